@@ -1,0 +1,22 @@
+"""csrecon: image reconstruction from compressive measurements y = Φx.
+
+`sample` measures an image, `reconstruct` turns measurements into an image, `load` gives a
+network of the zoo. They are imported on first use, so that `import csrecon` stays light.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from csrecon.api import load, reconstruct, sample
+
+__all__ = ["__version__", "load", "reconstruct", "sample"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("load", "reconstruct", "sample"):
+        from csrecon import api  # noqa: PLC0415 - torch is loaded on first use
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'csrecon' has no attribute {name!r}")

@@ -1,0 +1,198 @@
+"""Measuring reconstructors: models × ratios × IPLs on a set of images -> rows -> cells.
+
+A row is one image; a cell is the mean over the images of a set, beside what the paper printed.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from csrecon import api, execution, images, metrics, zoo
+from csrecon.measurement import Measurement
+from csrecon.metrics import Protocol, Score
+from csrecon.operators import BlockOperator, Phi, count_measurements
+from csrecon.recursion import Reconstructor, Schedule, Unfolding
+
+log = logging.getLogger(__name__)
+
+BLOCK = (33, 33)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image reconstructed once. PSNR in dB, seconds of wall time, memory in bytes.
+
+    `ratio` is what was asked; `m` the measurements per block that it means. `peak_memory` is
+    the device's peak during the reconstruction (CUDA), else the peak of the process so far.
+    """
+
+    model: str
+    dataset: str
+    image: str
+    ratio: float
+    m: int
+    ipl: str
+    psnr: float
+    ssim: float
+    seconds: float
+    peak_memory: int | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Means over the images of a set, and the paper's figures for the same cell or None."""
+
+    model: str
+    dataset: str
+    ratio: float
+    ipl: str
+    images: int
+    score: Score
+    paper: Score | None
+    seconds: float
+    peak_memory: int | None
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Peak bytes: of the CUDA device since its last reset, else of this process; None unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource  # noqa: PLC0415 - not on Windows
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _timed(
+    model: Reconstructor, m: Measurement, schedule: Schedule | None, device: torch.device
+) -> tuple[torch.Tensor, float]:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    began = time.perf_counter()
+    image = execution.final(execution.steps(model, m, schedule, device)).image
+    return image, time.perf_counter() - began
+
+
+def evaluate(
+    model: Reconstructor,
+    picture: images.Picture,
+    phi: Phi,
+    schedule: Schedule | None,
+    device: torch.device,
+    protocol: Protocol,
+) -> tuple[Score, float]:
+    """Sample one picture with Φ, reconstruct it, and score it: the score and the seconds."""
+    height, width = picture.planes.shape[-2:]
+    operator = BlockOperator(phi, (height, width), BLOCK)
+    m = Measurement.of(operator, operator(picture.planes), picture.format)
+    image, seconds = _timed(model, m, schedule, device)
+    return metrics.score(image, picture.planes, protocol), seconds
+
+
+def run(
+    models: Sequence[str],
+    dataset: str,
+    paths: Sequence[Path],
+    ratios: Sequence[float],
+    ipls: Sequence[int | tuple[int, ...] | None],
+    seed: int = 0,
+    device: str = "auto",
+    protocol: Protocol = "paper",
+) -> Iterator[Row]:
+    """Reconstruct every image with every model, ratio and IPL; yield a row for each.
+
+    Every model and image sees the same gaussian Φ of `seed` at a ratio; what is named twice runs
+    once. All images are read and all schedules checked before the first reconstruction. The first
+    reconstruction of a model is run once more beforehand, so that no row times a warm-up.
+
+    Args:
+        models: names of the zoo or paths of .safetensors files.
+        dataset: what to call the set in the rows.
+        paths: the image files; luma is measured and scored.
+        ratios: m/n in (0, 1].
+        ipls: iterations per layer; None for the model's own.
+        seed: of Φ.
+        device: auto, cpu, cuda, cuda:N or mps.
+        protocol: how to score, a name of metrics.PROTOCOLS.
+
+    Raises:
+        UsageError, InputError, ModelError, ResourceError: as in `reconstruct`.
+    """
+    chosen = execution.choose_device(device)
+    n = BLOCK[0] * BLOCK[1]
+    counts = {ratio: count_measurements(n, ratio) for ratio in ratios}
+    networks = {name: execution.prepare(api.load(name), chosen) for name in models}
+    schedules = {name: _schedules(network, ipls) for name, network in networks.items()}
+    for path in paths:
+        images.read(path)  # a bad image is found before hours of work, not after
+    first = images.read(paths[0])
+    for name, network in networks.items():
+        warm = Phi.make(next(iter(counts.values())), n, seed)
+        evaluate(network, first, warm, schedules[name][0], chosen, protocol)
+        for ratio, m in counts.items():
+            phi = Phi.make(m, n, seed)
+            for schedule in schedules[name]:
+                for path in paths:
+                    picture = images.read(path)
+                    score, seconds = evaluate(network, picture, phi, schedule, chosen, protocol)
+                    yield Row(
+                        model=name,
+                        dataset=dataset,
+                        image=path.name,
+                        ratio=ratio,
+                        m=len(phi.matrix),
+                        ipl="" if schedule is None else str(schedule),
+                        psnr=score.psnr,
+                        ssim=score.ssim,
+                        seconds=seconds,
+                        peak_memory=peak_memory(chosen),
+                    )
+
+
+def _schedules(
+    network: Reconstructor, ipls: Sequence[int | tuple[int, ...] | None]
+) -> list[Schedule | None]:
+    """The schedules of a network, each once; a classical solver has none and runs once."""
+    if not isinstance(network, Unfolding):
+        return [None]
+    own = network.schedule
+    asked = [own if ipl is None else own.with_ipl(ipl) for ipl in ipls]
+    for schedule in asked:
+        network.check_allowed(schedule)
+    return list(dict.fromkeys(asked))
+
+
+def summarize(rows: Sequence[Row], protocol: Protocol = "paper") -> list[Cell]:
+    """The cells of some rows, in their order; the paper's figures only of the same protocol."""
+    groups: dict[tuple[str, str, float, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.model, row.dataset, row.ratio, row.ipl), []).append(row)
+    cells = []
+    for (model, dataset, ratio, ipl), group in groups.items():
+        card = zoo.cards().get(model)
+        printed = card.published_at(dataset, protocol, ipl, ratio) if card else None
+        count = len(group)
+        peaks = [row.peak_memory for row in group if row.peak_memory is not None]
+        mean = Score(sum(r.psnr for r in group) / count, sum(r.ssim for r in group) / count)
+        cells.append(
+            Cell(
+                model=model,
+                dataset=dataset,
+                ratio=ratio,
+                ipl=ipl,
+                images=count,
+                score=mean,
+                paper=Score(*printed) if printed else None,
+                seconds=sum(row.seconds for row in group) / count,
+                peak_memory=max(peaks, default=None),
+            )
+        )
+    return cells

@@ -1,0 +1,59 @@
+"""The command `csrecon`: its commands in the order a newcomer needs them."""
+
+import io
+import sys
+from typing import Annotated
+
+import typer
+
+import csrecon
+from csrecon.cli import bench, doctor, models, quickstart, reconstruct, sample, train
+from csrecon.cli.command import Application
+
+app = Application(
+    name="csrecon",
+    help="""Recover images from compressive measurements y = Φx.
+
+    Measure an image, or bring your own measurements, and reconstruct with deep unfolding
+    networks whose number of recursions (--ipl) you choose when you call them.
+
+        csrecon quickstart
+        csrecon sample img.png --ratio 0.1
+        csrecon reconstruct y.npy --model rcoast --ipl 6
+        csrecon bench --dataset bsd68
+    """,
+)
+app.add(quickstart.quickstart)
+app.add(sample.sample)
+app.add(reconstruct.reconstruct)
+app.add(bench.bench)
+app.add(train.train)
+app.add_typer(models.app)
+app.add(doctor.doctor)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"csrecon {csrecon.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; exit with one of the codes of csrecon.errors, or 130 and 143."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # Φ on a terminal that has only ASCII
+    try:
+        app()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

@@ -1,0 +1,126 @@
+"""Files, folders and globs in; one output each; a failing item does not stop the others."""
+
+import glob
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from csrecon.cli.command import fail, progress
+from csrecon.errors import BatchError, CsreconError, InputError, UsageError
+from csrecon.files import reading, refuse_existing
+
+
+@dataclass(frozen=True)
+class Task:
+    """One input and the output it becomes."""
+
+    source: Path
+    target: Path
+
+
+def expand(
+    inputs: Sequence[str], in_folder: Callable[[Path], list[Path]]
+) -> tuple[list[Path], bool]:
+    """The files of some paths, folders and globs, and whether a batch was asked for."""
+    found: list[Path] = []
+    many = len(inputs) > 1
+    for text in inputs:
+        path = Path(text)
+        with reading(path):
+            if path.is_dir():
+                found += in_folder(path)
+                many = True
+            elif not path.exists() and any(character in text for character in "*?["):
+                matches = sorted(Path(match) for match in glob.glob(text))  # noqa: PTH207
+                matches = [match for match in matches if match.is_file()]
+                if not matches:
+                    raise InputError(f"{text}: no file matches.")
+                found += matches
+                many = True
+            else:
+                found.append(path)
+    return list({path.resolve(): path for path in reversed(found)}.values())[::-1], many
+
+
+def plan(
+    sources: Sequence[Path],
+    many: bool,
+    output: str | None,
+    suffix: str,
+    default: Callable[[Path], Path | None],
+    outputs: Callable[[Path], tuple[Path, ...]],
+    overwrite: bool,
+) -> list[Task]:
+    """Name the output of every source, before any work is done.
+
+    Args:
+        sources: the inputs.
+        many: whether they are a batch, whose output is a folder.
+        output: `-o`; a file for one input, else a folder, as a slash at its end says.
+        suffix: of outputs that are named after their input.
+        default: the output without `-o`, or None where there must be one.
+        outputs: all files that writing a target makes.
+        overwrite: whether they may exist.
+
+    Raises:
+        UsageError: no output name, two inputs with the same, or one that exists.
+    """
+    tasks = []
+    into_folder = output is not None and (
+        many or output.endswith(("/", os.sep)) or Path(output).is_dir() or not Path(output).suffix
+    )
+    for source in sources:
+        if output is None:
+            target = default(source)
+            if target is None:
+                raise UsageError("several inputs need -o FOLDER for their outputs.")
+        elif into_folder:
+            target = Path(output) / f"{source.stem}{suffix}"
+        else:
+            target = Path(output)
+        tasks.append(Task(source, target))
+    made: dict[Path, Path] = {}
+    for task in tasks:
+        for path in outputs(task.target):
+            if path in made:
+                raise UsageError(
+                    f"{made[path]} and {task.source} would both write {path}; rename one, or "
+                    "give them different output folders."
+                )
+            made[path] = task.source
+    if not many:
+        refuse_existing(*made, overwrite=overwrite)
+    return tasks
+
+
+def run(
+    tasks: Sequence[Task],
+    work: Callable[[Task], dict[str, Any]],
+    report: Callable[[list[dict[str, Any]]], None],
+) -> None:
+    """Do the work of every task and report the results of those that succeeded.
+
+    A single task raises its own error. In a batch, every failure is told and the rest go on.
+
+    Raises:
+        BatchError: after the report, if a task of a batch failed.
+    """
+    if len(tasks) == 1:
+        report([work(tasks[0])])
+        return
+    results, failed = [], []
+    with progress() as bar:
+        for task in bar.track(tasks, description="files"):
+            try:
+                results.append(work(task))
+            except (CsreconError, OSError) as error:
+                failed.append(task.source)
+                fail(str(error))
+    report(results)
+    if failed:
+        names = ", ".join(path.name for path in failed[:5]) + (", …" if len(failed) > 5 else "")
+        raise BatchError(
+            f"{len(failed)} of {len(tasks)} files failed ({names}); the others are done."
+        )

@@ -1,0 +1,240 @@
+"""What all commands share: logging, progress, JSON, and errors mapped to exit codes.
+
+Results go to stdout; progress, notes and errors go to stderr, and no bar is drawn when stderr
+is no terminal.
+"""
+
+import functools
+import inspect
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from csrecon.errors import CsreconError, ResourceError
+from csrecon.files import json_text
+
+log = logging.getLogger("csrecon")
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")]
+Seed = Annotated[int, typer.Option(help="Seed of the gaussian Φ.", min=0)]
+Color = Annotated[
+    str,
+    typer.Option(
+        help="gray (luma, as in the papers), ycbcr or rgb (three planes).", metavar="KIND"
+    ),
+]
+
+
+class _Pipe(Console):
+    """A console that lets a closed pipe be handled with the other errors."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+class Terminated(BaseException):
+    """SIGTERM came: unwinds like KeyboardInterrupt, so that temporary files are removed."""
+
+
+class SignalError(Exception):
+    """A command ended in order because of a signal, whose number it carries."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class _Once(logging.Filter):
+    """Lets every message through once: a batch does not repeat its notes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        new = message not in self._seen
+        self._seen.add(message)
+        return new
+
+
+class _ToStderr(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        label = "warning" if record.levelno >= logging.WARNING else "note"
+        stderr().print(f"{label}: {record.getMessage()}", markup=False, highlight=False)
+
+
+@functools.cache
+def stderr() -> Console:
+    """The console for progress, notes and errors."""
+    return Console(stderr=True, soft_wrap=True)
+
+
+@functools.cache
+def stdout() -> Console:
+    """The console for results; where stdout is no terminal, tables are as wide as they need."""
+    console = _Pipe(soft_wrap=True)
+    return console if console.is_terminal else _Pipe(soft_wrap=True, width=1000)
+
+
+def say(text: str) -> None:
+    """Print a line of the result on stdout, as it is."""
+    stdout().print(text, markup=False, highlight=False)
+
+
+def say_json(content: Any) -> None:
+    """Print a result as JSON on stdout."""
+    stdout().file.write(json_text(content))
+
+
+def say_table(header: list[str], lines: list[list[str]], left: int = 1) -> None:
+    """Print a table on stdout; the first `left` columns are text, the others figures."""
+    table = Table()
+    for index, name in enumerate(header):
+        align: Literal["left", "right"] = "left" if index < left else "right"
+        table.add_column(name, justify=align, no_wrap=True)
+    for line in lines:
+        table.add_row(*line)
+    stdout().print(table)
+
+
+def progress() -> Progress:
+    """A progress bar on stderr; silent when that is no terminal or notes are off."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=stderr(),
+        transient=True,
+        disable=not (stderr().is_terminal and log.isEnabledFor(logging.INFO)),
+    )
+
+
+@contextmanager
+def _session(verbose: bool, quiet: bool) -> Iterator[None]:
+    handler = _ToStderr()
+    handler.addFilter(_Once())
+    log.addHandler(handler)
+    log.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO)
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        log.removeHandler(handler)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def fail(message: str) -> None:
+    """Print an error line on stderr."""
+    stderr().print(f"error: {message}", markup=False, highlight=False, style="bold red")
+
+
+def _exit_code(run: Callable[[], object], debug: bool) -> int:
+    try:
+        run()
+    except CsreconError as error:
+        if debug:
+            traceback.print_exc()
+        fail(str(error))
+        return error.exit_code
+    except SignalError as error:
+        fail(f"{signal.Signals(error.number).name}: ended after a whole step; all is saved.")
+        return 128 + error.number
+    except KeyboardInterrupt:
+        fail("interrupted; nothing half-written is left.")
+        return 130
+    except Terminated:
+        fail("terminated; nothing half-written is left.")
+        return 143
+    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        fail(f"the system refused: {error}.")
+        return ResourceError.exit_code
+    except MemoryError as error:
+        fail(f"not enough memory ({error}).")
+        return ResourceError.exit_code
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        fail(
+            f"{type(error).__name__}: {error}. This is a bug in csrecon: please report it, with "
+            "the traceback that --debug shows."
+        )
+        return CsreconError.exit_code
+    return 0
+
+
+_COMMON = {
+    "verbose": Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")],
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")],
+    "debug": Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")],
+}
+
+
+def _with_common_options(function: Callable[..., object]) -> Callable[..., None]:
+    @functools.wraps(function)
+    def run(*, verbose: bool, quiet: bool, debug: bool, **options: Any) -> None:
+        with _session(verbose, quiet):
+            code = _exit_code(lambda: function(**options), debug)
+        if code:
+            raise typer.Exit(code)
+
+    own = inspect.signature(function)
+    common = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+        for name, kind in _COMMON.items()
+    ]
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own.parameters.values()]
+    run.__signature__ = own.replace(parameters=[*parameters, *common])  # type: ignore[attr-defined]
+    run.__annotations__ = {**function.__annotations__, **_COMMON}
+    return run
+
+
+class Application(typer.Typer):
+    """A Typer application whose commands share -v, -q, --debug and the exit codes."""
+
+    def __init__(self, name: str, help: str) -> None:  # noqa: A002 - Typer's word
+        super().__init__(
+            name=name,
+            help=help,
+            no_args_is_help=True,
+            pretty_exceptions_enable=False,
+            rich_markup_mode="markdown",
+            context_settings={"help_option_names": ["-h", "--help"]},
+        )
+
+    def add(self, function: Callable[..., object], name: str | None = None) -> None:
+        """Register a command; its docstring is its help."""
+        self.command(name)(_with_common_options(function))

@@ -1,0 +1,55 @@
+"""Option texts -> values."""
+
+import re
+
+from csrecon.errors import UsageError
+
+
+def shape(text: str | None) -> tuple[int, int] | None:
+    """`480x288` -> (480, 288), height first."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d{1,7})\s*[xX×,]\s*(\d{1,7})\s*", text)
+    if not match or 0 in (size := (int(match[1]), int(match[2]))):
+        raise UsageError(f"--shape {text!r}: expected HxW in pixels, height first, as 480x288.")
+    return size
+
+
+def ipl(text: str | None) -> int | tuple[int, ...] | None:
+    """`6` -> 6; `4,4,4,6,6` -> one count a layer."""
+    if text is None:
+        return None
+    try:
+        counts = tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(
+            f"--ipl {text!r}: expected iterations per layer: one number as 6, or one a layer as "
+            "4,4,4,6,6."
+        ) from error
+    if min(counts) < 1:
+        raise UsageError(f"--ipl {text!r}: every layer needs at least 1 iteration.")
+    return counts[0] if len(counts) == 1 else counts
+
+
+def ipls(text: str) -> list[int]:
+    """`1..6` or `1,2,4,6` -> the numbers."""
+    try:
+        ends = re.fullmatch(r"\s*(\d+)\s*\.\.\s*(\d+)\s*", text)
+        numbers = (
+            list(range(int(ends[1]), int(ends[2]) + 1))
+            if ends
+            else [int(part) for part in text.split(",")]
+        )
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise UsageError(f"--ipls {text!r}: expected positive numbers as 1..6 or 1,2,4,6.")
+    return numbers
+
+
+def ratios(text: str) -> list[float]:
+    """`0.1,0.3` -> the numbers; their range is checked where they are used."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--ratio {text!r}: expected numbers in (0, 1], as 0.1,0.3.") from error

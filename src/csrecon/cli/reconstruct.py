@@ -1,0 +1,211 @@
+"""`csrecon reconstruct`: measurement files -> images."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from csrecon.cli import batch, parse
+from csrecon.cli.command import Device, Json, Overwrite, progress, say, say_json
+from csrecon.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from csrecon.measurement import Measurement
+    from csrecon.recursion import Step
+
+
+def reconstruct(
+    measurements: Annotated[
+        list[str],
+        typer.Argument(help="Measurement files, folders or globs.", metavar="MEASUREMENT"),
+    ],
+    model: Annotated[
+        str, typer.Option(help="A name of `csrecon models list`, or a .safetensors file.")
+    ] = "rcoast",
+    ipl: Annotated[
+        str | None,
+        typer.Option(help="Iterations per layer: 6, or one a layer as 4,4,4,6,6.", metavar="IPL"),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Image file or folder; y.npy becomes y.png beside it by default. .npy keeps "
+            "float32, unclipped.",
+        ),
+    ] = None,
+    ref: Annotated[
+        Path | None,
+        typer.Option(help="The original image, or a folder of them: also prints PSNR and SSIM."),
+    ] = None,
+    phi: Annotated[Path | None, typer.Option(help="The Φ that measured: .npy or .npz.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Bare y: the seed of csrecon's gaussian Φ.", min=0)
+    ] = None,
+    shape: Annotated[
+        str | None, typer.Option(help="Bare y: the image's size, height first.", metavar="HxW")
+    ] = None,
+    block: Annotated[
+        int | None, typer.Option(help="Bare y: side of a block in pixels.", min=1)
+    ] = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Reconstruct images from measurements.
+
+    A measurement of `csrecon sample` says itself how it was made. A bare .npy needs --shape and
+    either --phi or --seed. Scores follow the protocol of the papers: clipped to [0, 1], not
+    rounded, peak 255.
+
+    **Examples**
+
+        csrecon reconstruct y.npy --model rcoast --ipl 6
+        csrecon reconstruct y.npy --ref img.png
+        csrecon reconstruct lab.npy --phi phi.npy --shape 480x288 -o lab.tif
+        csrecon reconstruct measurements/ -o images/
+    """
+    from csrecon import api as csrecon
+    from csrecon import execution, files, images, measurement_file, zoo
+
+    counts = parse.ipl(ipl)
+    size = parse.shape(shape)
+    matrix = measurement_file.read_phi(phi) if phi else None
+    sources, many = batch.expand(measurements, _measurements_in)
+    tasks = batch.plan(
+        sources,
+        many,
+        output,
+        ".png",
+        lambda source: source.with_suffix(".png"),
+        lambda target: (target,),
+        overwrite,
+    )
+    inputs = [path for path in (*sources, ref, phi) if path is not None]
+    for task in tasks:
+        images.check_suffix(task.target)
+        _keep_inputs(task.target, inputs)
+    chosen = execution.choose_device(device)
+    network = execution.prepare(zoo.load(model), chosen)
+
+    def work(task: batch.Task) -> dict[str, Any]:
+        files.refuse_existing(task.target, overwrite=overwrite)
+        measured = measurement_file.load(
+            task.source, matrix, seed, size, (block, block) if block else None
+        )
+        original = None
+        if ref is not None:
+            reference = _reference(ref, task, many)
+            _keep_inputs(task.target, [reference])
+            original = _original(reference, measured)
+        began = time.perf_counter()
+        final = execution.final(
+            _shown(csrecon.reconstruct_steps(measured, network, counts, chosen), task.source.name)
+        )
+        seconds = time.perf_counter() - began
+        pixels = images.to_array(final.image, measured.format.color)
+        score = _score(pixels, original) if original is not None else {}
+        with files.new_files(task.target, overwrite=overwrite) as (temporary,):
+            images.encode(temporary, pixels, measured.format.bit_depth)
+        return {
+            "measurement": str(task.source),
+            "output": str(task.target),
+            "height": pixels.shape[0],
+            "width": pixels.shape[1],
+            "color": measured.format.color,
+            "ratio": measured.operator.ratio,
+            "model": model,
+            "iterations": final.total,
+            "device": str(chosen),
+            "seconds": round(seconds, 4),
+            **score,
+        }
+
+    def report(results: list[dict[str, Any]]) -> None:
+        if as_json:
+            say_json(results)
+            return
+        for r in results:
+            figures = f", PSNR {r['psnr']:.2f} dB, SSIM {r['ssim']:.4f}" if "psnr" in r else ""
+            say(
+                f"{r['measurement']} -> {r['output']} ({r['height']}×{r['width']}, {r['color']}): "
+                f"{model}, {r['iterations']} iterations, {r['seconds']:.2f} s on {r['device']}"
+                f"{figures}"
+            )
+
+    batch.run(tasks, work, report)
+
+
+def _keep_inputs(target: Path, inputs: list[Path]) -> None:
+    """Refuse a target that is one of the inputs, or the sidecar of one, also with --overwrite."""
+    from csrecon.measurement_file import sidecar_path
+
+    protected = {p.resolve() for path in inputs for p in (path, sidecar_path(path))}
+    if target.resolve() in protected:
+        raise UsageError(f"{target}: is an input of this command; give another output with -o.")
+
+
+def _measurements_in(folder: Path) -> list[Path]:
+    from csrecon.measurement_file import SUFFIXES
+
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not found:
+        raise InputError(f"{folder}: no measurement in it (looked for {', '.join(SUFFIXES)}).")
+    return found
+
+
+def _shown(iterates: "Iterator[Step]", name: str) -> "Iterator[Step]":
+    """Pass iterates on while a bar counts them."""
+    with progress() as bar:
+        task = bar.add_task(name, total=None)
+        for step in iterates:
+            bar.update(task, completed=step.index, total=step.total)
+            yield step
+
+
+def _reference(ref: Path, task: batch.Task, many: bool) -> Path:
+    """The original of a measurement: `ref`, or the image of the same name in that folder."""
+    from csrecon.datasets import list_images
+
+    if not ref.is_dir():
+        if many:
+            raise InputError(f"--ref {ref}: many measurements need a folder of originals.")
+        return ref
+    named = [path for path in list_images(ref) if path.stem == task.source.stem]
+    if not named:
+        raise InputError(f"--ref {ref}: no image named {task.source.stem}.* in it.")
+    return named[0]
+
+
+def _original(path: Path, measured: "Measurement") -> "NDArray[np.float32]":
+    """The original image, in the colours of the measurement and of its size."""
+    from csrecon import images
+
+    color = measured.format.color
+    original = images.to_array(images.read(path, color).planes, color)
+    height, width = measured.operator.image_shape
+    if original.shape[:2] != (height, width):
+        raise InputError(
+            f"--ref {path}: it is {original.shape[0]}×{original.shape[1]}, and {height}×{width} "
+            "was measured; is this the original?"
+        )
+    return original
+
+
+def _score(pixels: "NDArray[np.float32]", original: "NDArray[np.float32]") -> dict[str, float]:
+    import torch
+
+    from csrecon import metrics
+
+    def planes(array: "NDArray[np.float32]") -> torch.Tensor:
+        stack = torch.from_numpy(array)
+        return stack[None, None] if stack.ndim == 2 else stack.permute(2, 0, 1)[:, None]
+
+    score = metrics.score(planes(pixels), planes(original))
+    return {"psnr": score.psnr, "ssim": score.ssim}

@@ -1,0 +1,104 @@
+"""`csrecon sample`: images -> measurement files."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from csrecon.cli import batch
+from csrecon.cli.command import Color, Json, Overwrite, Seed, say, say_json
+from csrecon.errors import UsageError
+
+
+def sample(
+    images: Annotated[
+        list[str], typer.Argument(help="Image files, folders or globs.", metavar="IMAGE")
+    ],
+    ratio: Annotated[
+        float | None, typer.Option(help="Sampling ratio m/n in (0, 1].", metavar="R")
+    ] = None,
+    m: Annotated[
+        int | None, typer.Option("--m", help="Measurements per block, instead of a ratio.")
+    ] = None,
+    phi: Annotated[
+        Path | None, typer.Option(help="A Φ of your own: .npy (m, n), or .npz with `phi`.")
+    ] = None,
+    seed: Seed = 0,
+    block: Annotated[
+        int | None, typer.Option(help="Side of a block in pixels; 33, or what fits --phi.")
+    ] = None,
+    color: Color = "gray",
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", help="File (.npy, .npz), or folder; y.npy by default."),
+    ] = None,
+    pack: Annotated[
+        str | None,
+        typer.Option(help="npy: y.npy and y.json; npz: y, Φ and metadata in one file.  [npy]"),
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Measure images, block by block: y = Φx.
+
+    One image becomes y.npy, with y.json beside it that says how it was made; many become one
+    measurement each in the folder of -o, named after their image.
+
+    **Examples**
+
+        csrecon sample img.png --ratio 0.1
+        csrecon sample photo.jpg --ratio 0.25 --color rgb -o photo.npy
+        csrecon sample photos/ --ratio 0.1 -o measurements/
+        csrecon sample img.png --phi phi.npy --pack npz
+    """
+    import csrecon
+    from csrecon import datasets, measurement_file
+    from csrecon import images as pictures
+
+    if pack not in (None, "npy", "npz"):
+        raise UsageError(f"--pack {pack!r}: expected npy or npz.")
+    if ratio is None and m is None and phi is None:
+        raise UsageError("say how much to measure: --ratio 0.1, --m 109, or --phi FILE.")
+    kind = pictures.check_color(color)
+    matrix = measurement_file.read_phi(phi) if phi else None
+    sources, many = batch.expand(images, datasets.list_images)
+    tasks = batch.plan(
+        sources,
+        many,
+        output,
+        f".{pack or 'npy'}",
+        lambda source: None if many else Path(f"y.{pack or 'npy'}"),
+        measurement_file.outputs,
+        overwrite,
+    )
+
+    if pack and any(task.target.suffix.lower() != f".{pack}" for task in tasks):
+        raise UsageError(f"--pack {pack} and -o {output} contradict each other.")
+
+    def work(task: batch.Task) -> dict[str, Any]:
+        picture = pictures.read(task.source, kind)
+        measured = csrecon.sample(picture, ratio, m=m, phi=matrix, seed=seed, block=block)
+        measurement_file.save(measured, task.target, overwrite)
+        height, width = measured.operator.image_shape
+        return {
+            "image": str(task.source),
+            "outputs": [str(path) for path in measurement_file.outputs(task.target)],
+            "height": height,
+            "width": width,
+            "color": measured.format.color,
+            "shape": list(measured.y.shape),
+            "ratio": measured.operator.ratio,
+        }
+
+    def report(results: list[dict[str, Any]]) -> None:
+        if as_json:
+            say_json(results)
+            return
+        for r in results:
+            say(
+                f"{r['image']} ({r['height']}×{r['width']}, {r['color']}) -> "
+                f"{' + '.join(r['outputs'])}: y of shape {tuple(r['shape'])}, "
+                f"m/n = {r['ratio']:.4f}"
+            )
+
+    batch.run(tasks, work, report)

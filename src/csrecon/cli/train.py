@@ -1,0 +1,175 @@
+"""`csrecon train`: run a recipe, or continue a run."""
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from csrecon.cli.command import Device, Json, SignalError, progress, say, say_json
+from csrecon.errors import ModelError, UsageError
+
+
+def train(
+    name: Annotated[str, typer.Argument(help="A model with a recipe, such as rcoast.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="Training images: a named set or a folder; repeatable.  [the recipe's]"),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A variant of the recipe: paper or 3pct.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a field of the recipe: key=value; repeatable."),
+    ] = None,
+    data_fraction: Annotated[
+        float | None, typer.Option(help="Share of the paper's training blocks; 0.03 is its 3 %.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.  [runs/NAME]")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    init: Annotated[
+        str | None, typer.Option(help="Weights to begin with: a model name or .safetensors.")
+    ] = None,
+    max_time: Annotated[
+        str | None, typer.Option(help="Stop after so much training: 90s, 25m or 2h.")
+    ] = None,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Fit the learning-rate curve into --max-time.")
+    ] = False,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder that holds the sets; else CSRECON_DATA, else the cache."),
+    ] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Train a network by its recipe.
+
+    The run's folder gets log.jsonl, checkpoint.pt, weights.safetensors (for --model) and
+    curve.png. Ctrl-C ends the step, saves, and --resume continues as if nothing had happened.
+    Validation on Set11 runs where that set is found.
+
+    **Examples**
+
+        csrecon train rcoast --data-dir sets/
+        csrecon train rcoast --data photos/ --max-time 25m --fit
+        csrecon train rcoast --resume
+        csrecon train rcoast --recipe paper --set steps=1000 --out runs/paper
+        torchrun --nproc-per-node 8 -m csrecon train rcoast
+    """
+    from csrecon import datasets, execution
+    from csrecon.training import recipe as recipes
+    from csrecon.training import run as running
+
+    plan = recipes.recipe(name, recipe)
+    changes = dict(_setting(text) for text in settings or [])
+    if data_fraction is not None:
+        changes["data_fraction"] = str(data_fraction)
+    plan = plan.changed(changes)
+    if data:
+        plan = plan.model_copy(update={"data": tuple(data)})
+    seconds = _seconds(max_time)
+    if fit and seconds is None:
+        raise UsageError("--fit needs --max-time.")
+    paths = [path for source in plan.data for path in datasets.images(source, data_dir)]
+    try:
+        validation = datasets.images("set11", data_dir)[:3]
+    except ModelError:
+        validation = []
+    with _processes(device) as (chosen, rank):
+        options = running.Options(
+            out=out or Path("runs") / (f"{name}-{recipe}" if recipe else name),
+            data=paths,
+            device=execution.choose_device(chosen),
+            validation=validation,
+            resume=resume,
+            max_seconds=seconds,
+            fit=fit,
+            init=init,
+        )
+        run = running.Run(plan, options)
+        with _signals() as caught, progress() as bar:
+            task = bar.add_task("training", total=100)
+            for step in run.steps(stop=lambda: bool(caught)):
+                bar.update(
+                    task,
+                    completed=100 * run.trainer.progress,
+                    description=f"step {step.step}, {step.psnr:.2f} dB at {step.ratio:g}",
+                )
+        if rank:
+            return
+        table = {} if caught else run.validate()
+        running.draw(options.out)
+        facts = {
+            "out": str(options.out),
+            "step": run.trainer.step,
+            "seconds": round(run.trainer.seconds, 1),
+            "finished": run.trainer.progress >= 1,
+            "validation": table,
+        }
+        if as_json:
+            say_json(facts)
+        else:
+            say(
+                f"{options.out}: step {facts['step']} after {facts['seconds']} s of training"
+                + ("" if facts["finished"] else "; continue with --resume")
+            )
+            for ratio, scores in table.items():
+                pairs = ", ".join(f"IPL {ipl} {psnr:.2f} dB" for ipl, psnr in scores.items())
+                say(f"Set11 (first {len(validation)}) at {ratio}: {pairs}")
+        if caught:
+            raise SignalError(caught[0])
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise UsageError(f"--set {text!r}: expected key=value.")
+    return name, value
+
+
+def _seconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)([smh])", text)
+    if not match or float(match[1]) == 0:
+        raise UsageError(f"--max-time {text!r}: expected 90s, 25m or 2h.")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of raising, so that a step is never cut in two."""
+    caught: list[int] = []
+    previous = {
+        number: signal.signal(number, lambda n, _: caught.append(n))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield caught
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _processes(device: str) -> Iterator[tuple[str, int]]:
+    """Join the other processes of torchrun, if it started this one: device name and rank."""
+    if "LOCAL_RANK" not in os.environ:
+        yield device, 0
+        return
+    import torch
+    from torch import distributed
+
+    cuda = device.startswith(("auto", "cuda")) and torch.cuda.is_available()
+    distributed.init_process_group("nccl" if cuda else "gloo")
+    try:
+        local = os.environ["LOCAL_RANK"]
+        yield (f"cuda:{local}" if cuda else "cpu"), distributed.get_rank()
+    finally:
+        distributed.destroy_process_group()

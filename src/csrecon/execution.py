@@ -1,0 +1,101 @@
+"""How a reconstructor runs: on which device, and what happens when memory ends.
+
+Networks stay plain; everything about hardware is decided here.
+"""
+
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from csrecon.errors import InputError, ResourceError, UsageError
+from csrecon.measurement import Measurement
+from csrecon.recursion import Reconstructor, Schedule, Step, last
+
+log = logging.getLogger(__name__)
+
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+def choose_device(name: str | torch.device = "auto") -> torch.device:
+    """The device of a name: auto, cpu, cuda, cuda:N or mps.
+
+    `auto` takes CUDA, then MPS, then the CPU, and logs which.
+
+    Raises:
+        UsageError: another name.
+        ResourceError: a device that this machine, or this build of PyTorch, does not have.
+    """
+    name = str(name)
+    if not _DEVICE.fullmatch(name):
+        raise UsageError(f"device {name!r}: expected auto, cpu, cuda, cuda:N or mps.")
+    cuda, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
+    if name == "auto":
+        device = torch.device("cuda" if cuda else "mps" if mps else "cpu")
+        log.info("device: %s (chosen automatically)", device)
+        return device
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= cuda:
+        raise ResourceError(
+            f"device {name!r} is not there: PyTorch {torch.__version__} sees {cuda} CUDA "
+            "device(s). Use --device auto or cpu, or install a CUDA build of PyTorch."
+        )
+    if device.type == "mps" and not mps:
+        raise ResourceError("device 'mps' is not there. Use --device auto or cpu.")
+    return device
+
+
+def prepare(model: Reconstructor, device: torch.device) -> Reconstructor:
+    """Move a network to a device, in the memory layout its convolutions run fastest in."""
+    if isinstance(model, nn.Module):
+        return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return model
+
+
+@torch.inference_mode()
+def steps(
+    model: Reconstructor, m: Measurement, schedule: Schedule | None, device: torch.device
+) -> Iterator[Step]:
+    """Run a prepared reconstructor on a measurement; yield every iterate, on the device.
+
+    The measurement is whitened first (Measurement.whiten) and left as it is.
+
+    Raises:
+        UsageError: a schedule that the model does not allow.
+        ResourceError: not enough memory.
+    """
+    try:
+        yield from model.steps(m.whiten().to(device), schedule)
+    except torch.OutOfMemoryError as error:
+        raise _out_of_memory(m, device) from error
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):
+            raise
+        raise _out_of_memory(m, device) from error
+
+
+def _out_of_memory(m: Measurement, device: torch.device) -> ResourceError:
+    height, width = m.operator.image_shape
+    return ResourceError(
+        f"not enough memory on {device} for {len(m.y)} plane(s) of {height}×{width} pixels. "
+        "Free some, or use --device cpu."
+    )
+
+
+def final(iterates: Iterator[Step]) -> Step:
+    """The final iterate, its image on the CPU.
+
+    Raises:
+        InputError: it holds NaN or infinite values.
+    """
+    step = last(iterates)
+    image = step.image.cpu()
+    if not bool(torch.isfinite(image).all()):
+        raise InputError(
+            "the reconstruction is not finite: the measurement's scale is implausible for images "
+            "in [0, 1]."
+        )
+    return replace(step, image=image)

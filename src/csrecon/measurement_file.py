@@ -1,0 +1,368 @@
+"""Measurement files: `y.npy` (C, gh, gw, m) with `y.json` beside it, or one `y.npz`.
+
+The sidecar says how y was made and carries the SHA-256 of y and of Φ, so that a sidecar of
+another y, or another Φ, is refused instead of silently giving a wrong image. A seeded Φ is made
+again from its seed and checked; any other Φ is asked for, or packed in the .npz. Nothing is read
+with pickle, and no path is stored.
+"""
+
+import json
+import logging
+import platform
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+import csrecon
+from csrecon import files
+from csrecon.errors import InputError, UsageError
+from csrecon.images import BitDepth, Color, PixelFormat
+from csrecon.measurement import Measurement
+from csrecon.operators import BlockOperator, Phi
+from csrecon.operators.matrices import MATRICES, MAX_ENTRIES
+
+FORMAT_VERSION = 1
+DEFAULT_BLOCK = 33
+SUFFIXES = (".npy", ".npz")
+
+log = logging.getLogger(__name__)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ImageFacts(_Part):
+    """The image that was measured."""
+
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+    color: Color
+    bit_depth: BitDepth
+
+
+class PhiFacts(_Part):
+    """The identity of Φ."""
+
+    kind: str
+    seed: int | None = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    fingerprint: tuple[float, ...] = Field(min_length=16, max_length=16)
+
+
+class OperatorFacts(_Part):
+    """How Φ was applied."""
+
+    kind: Literal["block"]
+    m: int = Field(ge=1)
+    n: int = Field(ge=1)
+    block: tuple[int, int]
+    phi: PhiFacts
+
+
+class ArrayFacts(_Part):
+    """The measured values."""
+
+    shape: tuple[int, int, int, int]
+    dtype: Literal["<f4"]
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class Sidecar(_Part):
+    """Everything that `y.json` holds."""
+
+    format: Literal["csrecon-measurement"] = "csrecon-measurement"
+    version: Literal[1] = 1
+    image: ImageFacts
+    operator: OperatorFacts
+    normalisation: Literal["pixels in [0, 1]"] = "pixels in [0, 1]"
+    noise: None = None
+    y: ArrayFacts
+    written_by: dict[str, str]
+
+
+def sidecar_path(path: Path) -> Path:
+    """`y.json` of `y.npy`."""
+    return path.with_suffix(".json")
+
+
+def outputs(path: Path) -> tuple[Path, ...]:
+    """The files that saving to `path` makes.
+
+    Raises:
+        UsageError: a suffix other than .npy and .npz.
+    """
+    if path.suffix.lower() == ".npy":
+        return path, sidecar_path(path)
+    if path.suffix.lower() == ".npz":
+        return (path,)
+    raise UsageError(f"{path}: a measurement file ends in .npy or .npz.")
+
+
+def _describe(m: Measurement, operator: BlockOperator, y: NDArray[np.float32]) -> Sidecar:
+    height, width = operator.image_shape
+    phi = operator.phi
+    return Sidecar(
+        image=ImageFacts(
+            height=height, width=width, color=m.format.color, bit_depth=m.format.bit_depth
+        ),
+        operator=OperatorFacts(
+            kind="block",
+            m=operator.m,
+            n=operator.n,
+            block=operator.block,
+            phi=PhiFacts(
+                kind=phi.kind, seed=phi.seed, sha256=phi.sha256, fingerprint=phi.fingerprint
+            ),
+        ),
+        y=ArrayFacts(shape=y.shape, dtype="<f4", sha256=files.sha256(y)),
+        written_by={
+            "csrecon": csrecon.__version__,
+            "numpy": np.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    )
+
+
+def save(m: Measurement, path: Path, overwrite: bool = False) -> None:
+    """Write a measurement to `path`: .npy with its sidecar, or a self-contained .npz.
+
+    Raises:
+        UsageError: another suffix, an output that exists, or an operator without a file format.
+        ResourceError: the files cannot be written; none is left half-written.
+    """
+    targets = outputs(path)
+    if not isinstance(m.operator, BlockOperator):
+        raise UsageError(f"{type(m.operator).__name__} measurements have no file format yet.")
+    y = np.ascontiguousarray(m.y.cpu().numpy(), dtype="<f4")
+    facts = _describe(m, m.operator, y).model_dump_json(indent=2)
+    with files.new_files(*targets, overwrite=overwrite) as temporaries:
+        if path.suffix.lower() == ".npz":
+            arrays = {"y": y, "phi": m.operator.phi.matrix, "metadata": np.array(facts)}
+            files.write_npz(temporaries[0], arrays)
+        else:
+            with temporaries[0].open("wb") as stream:
+                np.save(stream, y, allow_pickle=False)
+            temporaries[1].write_text(facts + "\n", encoding="utf-8")
+
+
+def _parse(text: str, label: str) -> Sidecar:
+    try:
+        version = json.loads(text).get("version")
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise InputError(f"{label}: not the JSON of a measurement ({error}).") from error
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise InputError(
+            f"{label}: written in format version {version}, and this csrecon reads up to "
+            f"{FORMAT_VERSION}. Update csrecon."
+        )
+    try:
+        return Sidecar.model_validate_json(text)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3]
+        )
+        raise InputError(f"{label}: not a valid measurement sidecar ({faults}).") from error
+
+
+def as_values(array: NDArray[Any], label: str) -> NDArray[np.float32]:
+    """y as float32; InputError for anything but finite real numbers."""
+    if array.dtype.kind not in "fiu" or array.size == 0 or array.ndim == 0:
+        raise InputError(
+            f"{label}: type {array.dtype}, shape {array.shape}; expected real numbers."
+        )
+    with np.errstate(over="ignore"):
+        values = array.astype("<f4")
+    finite = np.isfinite(values)
+    if not finite.all():
+        raise InputError(
+            f"{label}: {int((~finite).sum())} of {values.size} values are NaN or infinite; "
+            "measurements must be finite."
+        )
+    return values
+
+
+def read_phi(path: Path) -> Phi:
+    """Φ from a .npy file, or from the array `phi` of a .npz.
+
+    Raises:
+        InputError: an unreadable file or an array that is no sampling matrix.
+    """
+    if path.suffix.lower() == ".npz":
+        arrays = files.read_npz(path)
+        if "phi" not in arrays:
+            raise InputError(f"{path}: holds {sorted(arrays)}, and no array named 'phi'.")
+        return Phi.given(arrays["phi"], str(path))
+    return Phi.given(files.read_npy(path), str(path))
+
+
+def from_values(
+    y: NDArray[Any],
+    shape: tuple[int, int],
+    phi: Phi | None = None,
+    seed: int | None = None,
+    block: tuple[int, int] | None = None,
+    label: str = "y",
+) -> Measurement:
+    """A measurement from bare values.
+
+    Args:
+        y: (C, gh, gw, m), (gh, gw, m) or (gh · gw, m); blocks row by row. One plane is gray,
+            three are rgb.
+        shape: (H, W) of the image in pixels.
+        phi: the sampling matrix; or
+        seed: of the gaussian Φ that `csrecon sample` made, with blocks of `block` pixels.
+        block: (bh, bw); None for square blocks (33×33 with a seed).
+        label: what to call y in messages.
+
+    Raises:
+        UsageError: neither or both of phi and seed.
+        InputError: y and Φ of shapes that do not fit, NaN or infinity.
+    """
+    values = as_values(y, label)
+    if len(shape) != 2:
+        raise UsageError(f"shape {tuple(shape)}: expected (H, W), the size of the image.")
+    if (phi is None) == (seed is None):
+        raise UsageError(
+            f"{label}: give the Φ that measured it (--phi FILE, phi=) or the seed of a gaussian Φ "
+            "(--seed, seed=), one of both."
+        )
+    m = values.shape[-1]
+    if phi is None:
+        assert seed is not None
+        bh, bw = block or (DEFAULT_BLOCK, DEFAULT_BLOCK)
+        if m > bh * bw:
+            raise InputError(f"{label}: {m} measurements a block of {bh}×{bw} pixels.")
+        phi = Phi.make(m, bh * bw, seed)
+    operator = BlockOperator(phi, shape, block)
+    if m != operator.m:
+        raise InputError(
+            f"{label} of shape {y.shape} has {m} measurements a block, and Φ of shape "
+            f"{phi.matrix.shape} makes {operator.m}. Is this the right Φ?"
+        )
+    gh, gw = operator.grid
+    blocks = values.size // m
+    planes = values.shape[0] if values.ndim == 4 else 1
+    layouts = ((planes, gh, gw, m), (gh, gw, m), (gh * gw, m))
+    if values.shape not in layouts or blocks != planes * gh * gw:
+        raise InputError(
+            f"{label} of shape {values.shape} holds {blocks} blocks, and an image of "
+            f"{shape[0]}×{shape[1]} has {gh}×{gw} blocks of {operator.block[0]}×"
+            f"{operator.block[1]}: expected (C, {gh}, {gw}, {m}). Is the shape right?"
+        )
+    if planes not in (1, 3):
+        raise InputError(f"{label}: {planes} planes; expected 1 (gray) or 3 (rgb).")
+    tensor = torch.from_numpy(values.reshape(planes, gh, gw, m))
+    return Measurement.of(operator, tensor, PixelFormat("gray" if planes == 1 else "rgb"))
+
+
+def _resolve_phi(facts: OperatorFacts, phi: Phi | None, label: str) -> Phi:
+    recorded = facts.phi
+    if phi is None and recorded.seed is not None:
+        if recorded.kind not in MATRICES:
+            raise InputError(f"{label}: unknown kind of Φ {recorded.kind!r}.")
+        if facts.m > facts.n or facts.m * facts.n > MAX_ENTRIES:
+            raise InputError(f"{label}: implausible Φ of shape ({facts.m}, {facts.n}).")
+        phi = Phi.make(facts.m, facts.n, recorded.seed, recorded.kind)
+    if phi is None:
+        raise UsageError(
+            f"{label}: was measured with a Φ of its own (digest {recorded.sha256[:12]}…), which "
+            "is not stored here. Pass it with --phi FILE (phi=)."
+        )
+    if phi.matrix.shape != (facts.m, facts.n):
+        raise InputError(
+            f"{label}: wrong Φ: it has shape {phi.matrix.shape}, and y was measured with shape "
+            f"({facts.m}, {facts.n})."
+        )
+    if not phi.is_same(recorded.sha256, recorded.fingerprint):
+        raise InputError(
+            f"{label}: wrong Φ: its digest is {phi.sha256[:12]}…, and y was measured with "
+            f"{recorded.sha256[:12]}…. Pass the original with --phi FILE."
+        )
+    if phi.sha256 != recorded.sha256:
+        log.info("%s: Φ equals the recorded one up to rounding.", label)
+    return phi
+
+
+def _from_sidecar(facts: Sidecar, y: NDArray[Any], phi: Phi | None, label: str) -> Measurement:
+    if y.shape != facts.y.shape or files.sha256(y) != facts.y.sha256:
+        raise InputError(
+            f"{label}: the sidecar describes another y (digest {facts.y.sha256[:12]}…): one of "
+            "the two is stale or damaged. Restore the pair; or remove the sidecar and give "
+            "--shape with --phi or --seed yourself."
+        )
+    phi = _resolve_phi(facts.operator, phi, label)
+    operator = BlockOperator(phi, (facts.image.height, facts.image.width), facts.operator.block)
+    pixel_format = PixelFormat(facts.image.color, facts.image.bit_depth)
+    if len(y) != pixel_format.planes:
+        raise InputError(f"{label}: {len(y)} planes for a {pixel_format.color} image.")
+    return Measurement.of(operator, torch.from_numpy(as_values(y, label)), pixel_format)
+
+
+def _read_sidecar(path: Path, bare: bool) -> str | None:
+    """The text of a sidecar; None for a foreign .json beside values that are given as bare."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}).") from error
+    if bare and '"csrecon-measurement"' not in text:
+        log.info("%s: not written by csrecon, so it is left aside.", path)
+        return None
+    return text
+
+
+def load(
+    path: Path,
+    phi: Phi | None = None,
+    seed: int | None = None,
+    shape: tuple[int, int] | None = None,
+    block: tuple[int, int] | None = None,
+) -> Measurement:
+    """Read a measurement file and verify it.
+
+    Args:
+        path: .npy (its sidecar is used where there is one) or .npz.
+        phi: the Φ, where the file neither packs it nor says its seed.
+        seed, shape, block: for bare values, as in `from_values`; a file with a sidecar has its
+            own, and takes none of them.
+
+    Raises:
+        InputError: damaged, stale, not finite, or measured with another Φ.
+        UsageError: what is needed besides and was not given.
+    """
+    metadata: str | None = None
+    if path.suffix.lower() == ".npz":
+        arrays = files.read_npz(path)
+        if "y" not in arrays:
+            raise InputError(f"{path}: holds {sorted(arrays)}, and no array named 'y'.")
+        y = arrays["y"]
+        if "metadata" in arrays:
+            metadata = str(arrays["metadata"])
+        if phi is None and seed is None and "phi" in arrays:
+            phi = Phi.given(arrays["phi"], f"{path}[phi]")
+    else:
+        y = files.read_npy(path)
+        sidecar = sidecar_path(path)
+        if sidecar.exists():
+            metadata = _read_sidecar(sidecar, bare=shape is not None)
+    if metadata is not None:
+        if seed is not None or shape is not None or block is not None:
+            raise UsageError(
+                f"{path}: carries its own metadata; leave out --seed, --shape and --block, or "
+                "remove the sidecar to give them yourself."
+            )
+        return _from_sidecar(_parse(metadata, str(path)), y, phi, str(path))
+    missing = [] if shape is not None else ["--shape HxW (the image's size)"]
+    if phi is None and seed is None:
+        missing.append("--phi FILE or --seed N (the matrix that measured it)")
+    if missing or shape is None:
+        raise UsageError(
+            f"{path}: holds bare values, without what `csrecon sample` writes beside or into "
+            f"them, so this is missing: {'; '.join(missing)}."
+        )
+    return from_values(y, shape, phi, seed, block, str(path))

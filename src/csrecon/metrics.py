@@ -1,0 +1,94 @@
+"""Image quality: PSNR = 10 log10(peak² / MSE) and SSIM, as pure functions of batches.
+
+SSIM is the mean over all 7×7 windows inside the image of
+(2 μ_x μ_y + C₁)(2 σ_xy + C₂) / ((μ_x² + μ_y² + C₁)(σ_x² + σ_y² + C₂)) with C₁ = 0.01²,
+C₂ = 0.03² for peak 1 and the sample (N-1) covariance: what scikit-image computes by default.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from csrecon.errors import InputError
+
+Protocol = Literal["paper", "standard"]
+
+PROTOCOLS: dict[Protocol, str] = {
+    "paper": "luma, clipped to [0, 1], not rounded, peak 255, SSIM 7×7 uniform, mean over images",
+    "standard": "luma, clipped and rounded to 8 bits, peak 255, SSIM 7×7 uniform, mean over images",
+}
+SSIM_WINDOW = 7
+
+
+@dataclass(frozen=True)
+class Score:
+    """PSNR in dB (infinite for equal images) and SSIM (NaN below 7×7) of one image."""
+
+    psnr: float
+    ssim: float
+
+
+def _check(x: Tensor, reference: Tensor) -> None:
+    if x.shape != reference.shape or x.ndim != 4:
+        raise InputError(
+            f"cannot compare images of shapes {tuple(x.shape)} and {tuple(reference.shape)}: "
+            "expected two equal shapes (N, C, H, W)."
+        )
+
+
+def psnr(x: Tensor, reference: Tensor, peak: float = 1.0) -> Tensor:
+    """PSNR in dB, (N,), of (N, C, H, W) images; the error is averaged over C, H and W.
+
+    Raises:
+        InputError: shapes that differ or are not four-dimensional.
+    """
+    _check(x, reference)
+    mse = (x.double() - reference.double()).square().mean(dim=(1, 2, 3))
+    return 10 * torch.log10(peak**2 / mse)
+
+
+def ssim(x: Tensor, reference: Tensor, peak: float = 1.0) -> Tensor:
+    """Structural similarity, (N,), of (N, C, H, W) images, averaged over C, H and W.
+
+    Raises:
+        InputError: shapes that differ or are not four-dimensional, or images below 7×7.
+
+    Source: Wang et al., IEEE TIP 2004, with the uniform window of scikit-image.
+    """
+    _check(x, reference)
+    if min(x.shape[-2:]) < SSIM_WINDOW:
+        raise InputError(f"SSIM needs images of at least 7×7 pixels, got {tuple(x.shape[-2:])}.")
+    a, b = x.double(), reference.double()
+    count = SSIM_WINDOW**2
+
+    def mean(image: Tensor) -> Tensor:
+        return avg_pool2d(image, SSIM_WINDOW, stride=1)
+
+    mean_a, mean_b = mean(a), mean(b)
+    unbiased = count / (count - 1)
+    var_a = unbiased * (mean(a * a) - mean_a**2)
+    var_b = unbiased * (mean(b * b) - mean_b**2)
+    covariance = unbiased * (mean(a * b) - mean_a * mean_b)
+    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
+    similarity = ((2 * mean_a * mean_b + c1) * (2 * covariance + c2)) / (
+        (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
+    )
+    return similarity.mean(dim=(1, 2, 3))
+
+
+def score(x: Tensor, reference: Tensor, protocol: Protocol = "paper") -> Score:
+    """Score one image, its planes (C, 1, H, W) in [0, 1], by a named protocol.
+
+    Source: PROTOCOLS; "paper" is what the authors of the recursive networks computed.
+    """
+    clipped = x.clamp(0, 1).transpose(0, 1)
+    if protocol == "standard":
+        clipped = torch.round(clipped.double() * 255) / 255
+    target = reference.transpose(0, 1)
+    similarity = float("nan")
+    if min(x.shape[-2:]) >= SSIM_WINDOW:
+        similarity = float(ssim(clipped, target))
+    return Score(float(psnr(clipped, target)), similarity)

@@ -1,0 +1,1 @@
+"""Proximal networks: one ProxBlock and one builder a file."""

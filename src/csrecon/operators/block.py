@@ -1,0 +1,137 @@
+"""Block sampling: every bh×bw block of the image is measured with the same Φ, y = Φ x.
+
+Blocks are row-major, inside and across the image; the image is zero-padded at the bottom and
+right. Padding and cropping are part of the operator, so its adjoint is exact on H×W.
+"""
+
+import math
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from csrecon.errors import InputError
+from csrecon.operators.base import LinearOperator
+from csrecon.operators.matrices import Phi
+
+_ORTHONORMAL_TOLERANCE = 1e-4
+_RANK_TOLERANCE = 1e-5  # singular values below this share of the largest carry only rounding
+
+
+def square_side(n: int) -> int:
+    """Side of the square block of n pixels; InputError when n is no square."""
+    side = math.isqrt(n)
+    if side * side != n:
+        raise InputError(
+            f"Φ has {n} columns, which is no square: say the block's height and width."
+        )
+    return side
+
+
+class BlockOperator(LinearOperator):
+    """A = one Φ on every block; y is (B, gh, gw, m) for a grid of gh×gw blocks.
+
+    Args:
+        phi: the sampling matrix (m, n).
+        image_shape: (H, W) in pixels, any size.
+        block: (bh, bw) in pixels with bh · bw = n; None for a square block.
+
+    Raises:
+        InputError: an image shape or block that does not fit Φ.
+
+    Source: R, eq. 1.
+    """
+
+    matrix: Tensor
+
+    def __init__(
+        self, phi: Phi, image_shape: tuple[int, int], block: tuple[int, int] | None = None
+    ) -> None:
+        super().__init__(image_shape)
+        m, n = phi.matrix.shape
+        self.block = block or (square_side(n), square_side(n))
+        if self.block[0] * self.block[1] != n or min(self.block) < 1:
+            raise InputError(f"blocks of {self.block} pixels do not fit Φ with {n} columns.")
+        if min(image_shape) < 1:
+            raise InputError(f"image shape {image_shape}: expected a positive height and width.")
+        self.phi = phi
+        self.register_buffer("matrix", torch.tensor(phi.matrix), persistent=False)
+        self.m, self.n = int(m), int(n)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Blocks per column and row of the padded image, (gh, gw)."""
+        (height, width), (bh, bw) = self.image_shape, self.block
+        return -(-height // bh), -(-width // bw)
+
+    @property
+    def ratio(self) -> float:
+        """The true m/n."""
+        return self.m / self.n
+
+    @property
+    def y_shape(self) -> tuple[int, ...]:
+        """(gh, gw, m)."""
+        return *self.grid, self.m
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Measure (B, 1, H, W) -> (B, gh, gw, m)."""
+        (gh, gw), (bh, bw) = self.grid, self.block
+        height, width = self.image_shape
+        padded = pad(x, (0, gw * bw - width, 0, gh * bh - height))
+        blocks = padded.view(-1, gh, bh, gw, bw).transpose(2, 3).reshape(-1, gh, gw, self.n)
+        with torch.autocast(x.device.type, enabled=False):
+            return blocks @ self.matrix.T
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Back-project (B, gh, gw, m) -> (B, 1, H, W)."""
+        with torch.autocast(y.device.type, enabled=False):
+            return self.assemble(y @ self.matrix)
+
+    def assemble(self, blocks: Tensor) -> Tensor:
+        """Put blocks (B, gh, gw, n) in their places and crop: (B, 1, H, W)."""
+        (gh, gw), (bh, bw) = self.grid, self.block
+        height, width = self.image_shape
+        canvas = blocks.reshape(-1, gh, gw, bh, bw).transpose(2, 3)
+        return canvas.reshape(-1, 1, gh * bh, gw * bw)[:, :, :height, :width].contiguous()
+
+    def per_block(self, y: Tensor) -> tuple[Self, Tensor]:
+        """One image of bh×bw per block: y becomes (B·gh·gw, 1, 1, m)."""
+        local = type(self)(self.phi, self.block, self.block).to(self.matrix.device)
+        return local, y.reshape(-1, 1, 1, self.m)
+
+    def join_blocks(self, blocks: Tensor) -> Tensor:
+        """Block images (B·gh·gw, 1, bh, bw) -> (B, 1, H, W)."""
+        return self.assemble(blocks.reshape(-1, *self.grid, self.n))
+
+    def is_orthonormal(self) -> bool:
+        """Whether Φ Φᵀ = I within 1e-4."""
+        gram = self.matrix @ self.matrix.T
+        identity = torch.eye(self.m, device=gram.device)
+        return float((gram - identity).abs().max()) < _ORTHONORMAL_TOLERANCE
+
+    def orthonormalized(self, y: Tensor) -> tuple[LinearOperator, Tensor]:
+        """From Φ = U S Vᵀ: the operator of Φ' = Vᵀ and y' = S⁻¹ Uᵀ y.
+
+        Directions whose singular value is below 1e-5 of the largest are left out. Returns
+        `self` and `y` unchanged when the rows are orthonormal already.
+
+        Raises:
+            InputError: Φ is zero.
+        """
+        if self.is_orthonormal():
+            return self, y
+        u, s, vt = np.linalg.svd(self.phi.matrix.astype(np.float64), full_matrices=False)
+        if s[0] == 0:
+            raise InputError("Φ is zero everywhere: there is nothing to reconstruct from.")
+        rank = int((s > _RANK_TOLERANCE * s[0]).sum())
+        with np.errstate(over="ignore"):
+            scaled = (u[:, :rank] / s[:rank]).astype(np.float32)
+        if not np.isfinite(scaled).all():
+            raise InputError(f"Φ is scaled by {s[0]:.1e}, too small for float32: rescale it and y.")
+        to_new = torch.from_numpy(scaled).to(y.device)
+        rows = Phi(np.ascontiguousarray(vt[:rank], dtype=np.float32))
+        operator = BlockOperator(rows, self.image_shape, self.block).to(self.matrix.device)
+        return operator, y @ to_new

@@ -1,0 +1,194 @@
+"""Cells of a benchmark as one table, and as CSV, Markdown and JSON files."""
+
+import csv
+import io
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import csrecon
+from csrecon import files
+from csrecon.bench import Cell, Row
+from csrecon.errors import UsageError
+from csrecon.metrics import PROTOCOLS, Protocol, Score
+
+SUFFIXES = (".csv", ".json", ".md")
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the figures of a benchmark depend on besides the models and the images."""
+
+    dataset: str
+    protocol: Protocol
+    seed: int
+    device: str
+
+    def facts(self) -> dict[str, Any]:
+        """Everything worth keeping beside the figures."""
+        return {
+            **asdict(self),
+            "protocol_text": PROTOCOLS[self.protocol],
+            "phi": f"gaussian, orthonormal rows, 33×33 blocks, seed {self.seed}",
+            "precision": "fp32",
+            "threads": torch.get_num_threads(),
+            "csrecon": csrecon.__version__,
+            "torch": torch.__version__,
+            "platform": f"{platform.system()} {platform.machine()}, Python "
+            f"{platform.python_version()}",
+        }
+
+    def __str__(self) -> str:
+        """One line under a table."""
+        facts = self.facts()
+        return (
+            f"{self.dataset}; PSNR in dB / SSIM: {facts['protocol_text']}; Φ {facts['phi']}; "
+            f"{self.device}, fp32, {facts['threads']} threads; csrecon {facts['csrecon']}, "
+            f"torch {facts['torch']}."
+        )
+
+
+def _average(scores: Sequence[Score | None]) -> Score | None:
+    known = [score for score in scores if score is not None]
+    if len(known) < len(scores):
+        return None
+    count = len(known)
+    return Score(sum(s.psnr for s in known) / count, sum(s.ssim for s in known) / count)
+
+
+def _pair(score: Score | None) -> str:
+    return f"{score.psnr:.2f} / {score.ssim:.4f}" if score else ""
+
+
+def _series(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """The cells of each model and IPL."""
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.model, cell.ipl), []).append(cell)
+    return list(groups.values())
+
+
+def table(cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines as papers print them: a line per model and IPL, a column per ratio.
+
+    The paper's line follows where it has figures; measured and published are never mixed.
+    """
+    ratios = [f"{cell.ratio:g}" for cell in _series(cells)[0]]
+    header = ["model", "IPL", "figures", *ratios, "mean", "s/image", "peak MB"]
+    lines = []
+    for group in _series(cells):
+        name, ipl = Path(group[0].model).name, group[0].ipl
+        seconds = sum(cell.seconds for cell in group) / len(group)
+        peak = max(cell.peak_memory or 0 for cell in group) / 2**20
+        own, paper = [cell.score for cell in group], [cell.paper for cell in group]
+        columns = [_pair(score) for score in [*own, _average(own)]]
+        lines.append([name, ipl, "measured", *columns, f"{seconds:.3f}", f"{peak:.0f}"])
+        if any(paper):
+            columns = [_pair(score) for score in [*paper, _average(paper)]]
+            lines.append([name, ipl, "paper", *columns, "", ""])
+    return header, lines
+
+
+def listing(cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines for a terminal: a line per cell, and one per mean over the ratios."""
+    header = ["model", "IPL", "ratio", "PSNR / SSIM", "paper", "s/image", "peak MB"]
+    lines = []
+    for group in _series(cells):
+        name, ipl = Path(group[0].model).name, group[0].ipl
+        for cell in group:
+            peak = "" if cell.peak_memory is None else f"{cell.peak_memory / 2**20:.0f}"
+            figures = [_pair(cell.score), _pair(cell.paper), f"{cell.seconds:.3f}", peak]
+            lines.append([name, ipl, f"{cell.ratio:g}", *figures])
+        if len(group) > 1:
+            means = [_average([c.score for c in group]), _average([c.paper for c in group])]
+            seconds = sum(cell.seconds for cell in group) / len(group)
+            lines.append([name, ipl, "mean", *map(_pair, means), f"{seconds:.3f}", ""])
+    return header, lines
+
+
+def to_markdown(cells: Sequence[Cell], conditions: Conditions) -> str:
+    """The table for a README or a paper, with its conditions below."""
+    header, lines = table(cells)
+    rule = ["---"] * 3 + ["---:"] * (len(header) - 3)
+    body = "\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *lines])
+    return f"{body}\n\n{conditions}\n"
+
+
+def to_csv(cells: Sequence[Cell]) -> str:
+    """One line a cell, every field."""
+    records = [_record(cell) for cell in cells]
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return stream.getvalue()
+
+
+def content(cells: Sequence[Cell], rows: Sequence[Row], conditions: Conditions) -> dict[str, Any]:
+    """Conditions, cells, and the row of every image."""
+    return {
+        "conditions": conditions.facts(),
+        "cells": [_record(cell) for cell in cells],
+        "rows": [asdict(row) for row in rows],
+    }
+
+
+def to_json(cells: Sequence[Cell], rows: Sequence[Row], conditions: Conditions) -> str:
+    """The content of a report as JSON."""
+    return files.json_text(content(cells, rows, conditions))
+
+
+def _record(cell: Cell) -> dict[str, Any]:
+    """The fields of a cell, flat; the paper's are None where it has none."""
+    record = asdict(cell)
+    score, paper = record.pop("score"), record.pop("paper") or {"psnr": None, "ssim": None}
+    return {**record, **score, **{f"paper_{name}": value for name, value in paper.items()}}
+
+
+def targets(outputs: Sequence[Path], overwrite: bool) -> list[Path]:
+    """The files that `-o` asks for; a name without suffix is a folder that gets all three.
+
+    Raises:
+        UsageError: another suffix, or a file that exists.
+    """
+    paths: list[Path] = []
+    for output in outputs:
+        if output.is_dir() or not output.suffix:
+            paths += [output / f"bench{suffix}" for suffix in SUFFIXES]
+        elif output.suffix.lower() in SUFFIXES:
+            paths.append(output)
+        else:
+            raise UsageError(f"{output}: a report ends in {', '.join(SUFFIXES)}, or is a folder.")
+    paths = list(dict.fromkeys(paths))
+    if paths:
+        with files.new_files(*paths, overwrite=overwrite, publish=False):
+            pass  # a folder that cannot be written is found before the work
+    return paths
+
+
+def write(
+    paths: Sequence[Path],
+    cells: Sequence[Cell],
+    rows: Sequence[Row],
+    conditions: Conditions,
+    overwrite: bool = False,
+) -> None:
+    """Write the reports, each in the format of its suffix.
+
+    Raises:
+        UsageError: a file exists and `overwrite` is false.
+        ResourceError: a file cannot be written.
+    """
+    texts = {
+        ".csv": lambda: to_csv(cells),
+        ".md": lambda: to_markdown(cells, conditions),
+        ".json": lambda: to_json(cells, rows, conditions),
+    }
+    if paths:
+        with files.new_files(*paths, overwrite=overwrite) as temporaries:
+            for temporary in temporaries:
+                temporary.write_text(texts[temporary.suffix.lower()](), encoding="utf-8")

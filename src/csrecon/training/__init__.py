@@ -1,0 +1,1 @@
+"""Training: recipe, data, loop, checkpoint. `csrecon train NAME` runs a recipe."""

@@ -1,0 +1,52 @@
+"""Checkpoints of a run: everything that continuing exactly needs, written whole or not at all."""
+
+import hashlib
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from csrecon import files
+from csrecon.errors import InputError, ModelError
+from csrecon.training.recipe import Recipe
+
+FILE = "checkpoint.pt"
+
+
+def fingerprint(recipe: Recipe) -> str:
+    """What has to agree between a checkpoint and the run that continues it."""
+    return hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()
+
+
+def save(folder: Path, recipe: Recipe, state: dict[str, Any]) -> None:
+    """Write the state of a run, replacing the one before only once it is complete.
+
+    Raises:
+        ResourceError: it cannot be written; the one before is intact.
+    """
+    with files.new_files(folder / FILE, overwrite=True) as (temporary,):
+        torch.save({"recipe": fingerprint(recipe), **state}, temporary)
+
+
+def load(folder: Path, recipe: Recipe) -> dict[str, Any]:
+    """The state of a run: tensors, numbers and lists only, nothing that could run code.
+
+    Raises:
+        InputError: there is no checkpoint.
+        ModelError: it is damaged, or of another recipe.
+    """
+    path = folder / FILE
+    files.require_file(path)
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        raise ModelError(f"{path}: not a readable checkpoint ({error}).") from error
+    if not isinstance(state, dict) or "recipe" not in state:
+        raise InputError(f"{path}: not a checkpoint of csrecon train.")
+    if state["recipe"] != fingerprint(recipe):
+        raise ModelError(
+            f"{path}: belongs to a run with another recipe or other --set values; continue it "
+            "with the same, or start anew with another --out."
+        )
+    return state

@@ -1,0 +1,244 @@
+"""The training loop: one generator that yields what a step computed.
+
+A step draws patches, a ratio, a Φ and the iteration counts R_i, reconstructs, and lowers the
+loss of the last iterate (R, section 3.3), with what the recipe adds. Everything random comes
+from one generator whose state the checkpoint keeps, so that a run continues exactly.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from csrecon.errors import CheckError, UsageError
+from csrecon.measurement import Measurement
+from csrecon.operators import count_measurements
+from csrecon.recursion import Unfolding
+from csrecon.training.data import BLOCK, Measurer, Patches
+from csrecon.training.recipe import Recipe
+
+_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_FLOOR = 1e-5  # of an image's MSE under the logarithm: 50 dB
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a step was and gave: loss as optimised, PSNR in dB of the batch's last iterate."""
+
+    step: int
+    steps: int
+    loss: float
+    psnr: float
+    ratio: float
+    counts: tuple[int, ...]
+    learning_rate: float
+    seconds: float
+
+
+class Objective(nn.Module):
+    """The recipe's loss as a module, so that data-parallel wrappers see one forward."""
+
+    def __init__(self, network: Unfolding, recipe: Recipe) -> None:
+        super().__init__()
+        self.network = network
+        self.recipe = recipe
+
+    def _error(self, image: Tensor, x: Tensor) -> Tensor:
+        per_image = (image.float() - x).square().mean(dim=(1, 2, 3))
+        if self.recipe.loss == "log":
+            return torch.log10(per_image + _FLOOR).mean()
+        return per_image.mean()
+
+    def forward(self, m: Measurement, x: Tensor, counts: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """The loss of patches x (B, 1, H, W), and the MSE of the last iterate."""
+        recipe = self.recipe
+        errors, penalties = [], []
+        for step in self.network.steps(m, self.network.schedule.with_ipl(counts)):
+            last = step.index == step.total
+            if recipe.every or recipe.worse or last:
+                errors.append(self._error(step.image, x))
+            penalties.append(step.penalty)
+        loss = errors[-1]
+        if recipe.every:
+            loss = loss + recipe.every * torch.stack(errors).mean()
+        if recipe.worse and len(errors) > 1:
+            steps = torch.stack(errors)
+            loss = loss + recipe.worse * torch.relu(steps[1:] - steps[:-1].detach()).mean()
+        if recipe.penalty:
+            loss = loss + recipe.penalty * torch.stack(penalties).sum()
+        mse = (step.image.detach().float() - x).square().mean()
+        return loss, mse
+
+
+class Trainer:
+    """The state of a run: network, averaged weights, optimiser, generator, step.
+
+    Args:
+        network: trained in place.
+        recipe: the run.
+        patches: where patches come from.
+        device: where the network is.
+        rank: of this process; each draws its own patches, and all the same Φ and counts.
+        wrap: a data-parallel wrapper for the objective.
+        fit_seconds: when given, the learning-rate curve and the stages follow the time used of
+            it, and the run ends with it, instead of `recipe.steps`.
+    """
+
+    def __init__(
+        self,
+        network: Unfolding,
+        recipe: Recipe,
+        patches: Patches,
+        device: torch.device,
+        *,
+        rank: int = 0,
+        wrap: Callable[[nn.Module], nn.Module] | None = None,
+        fit_seconds: float | None = None,
+    ) -> None:
+        self.network, self.recipe, self.patches, self.device = network, recipe, patches, device
+        self.fit_seconds = fit_seconds
+        objective = Objective(network.train(), recipe)
+        self._objective = wrap(objective) if wrap else objective
+        self._optimizer = torch.optim.Adam(
+            network.parameters(), lr=recipe.learning_rate, betas=recipe.betas
+        )
+        self._scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
+        self._average = {k: v.detach().clone() for k, v in network.state_dict().items()}
+        self._common = torch.Generator().manual_seed(recipe.seed)
+        self._own = torch.Generator().manual_seed(recipe.seed + 1_000_003 * (rank + 1))
+        self._measurer = Measurer(recipe.phi_bases, recipe.fixed_phis, recipe.seed)
+        self.step = 0
+        self.seconds = 0.0
+
+    @property
+    def progress(self) -> float:
+        """How much of the run is done, in [0, 1]."""
+        if self.fit_seconds is not None:
+            return min(1.0, self.seconds / self.fit_seconds)
+        return min(1.0, self.step / self.recipe.steps)
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The state dict of the averaged weights."""
+        return {key: value.clone() for key, value in self._average.items()}
+
+    def own_states(self) -> list[Tensor]:
+        """The generator state of every process; all of them have to ask."""
+        mine = self._own.get_state()
+        if not distributed.is_initialized():
+            return [mine]
+        states: list[Tensor] = [mine] * distributed.get_world_size()
+        distributed.all_gather_object(states, mine)
+        return states
+
+    def state(self, own: list[Tensor]) -> dict[str, Any]:
+        """All that `restore` needs, with what `own_states` gave."""
+        return {
+            "network": self.network.state_dict(),
+            "average": self._average,
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "common": self._common.get_state(),
+            "own": own,
+            "bases": self._measurer.alive,
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+
+    def restore(self, state: dict[str, Any], rank: int = 0) -> None:
+        """Continue from a state as if the run had never stopped.
+
+        Raises:
+            UsageError: the state is of fewer processes than this rank.
+        """
+        if rank >= len(state["own"]):
+            raise UsageError(
+                f"the checkpoint is of {len(state['own'])} process(es); continue with as many."
+            )
+        self.network.load_state_dict(state["network"])
+        for key, value in state["average"].items():
+            self._average[key].copy_(value)
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        self._common.set_state(state["common"])
+        self._own.set_state(state["own"][rank])
+        self._measurer.alive = state["bases"]
+        self.step, self.seconds = state["step"], state["seconds"]
+
+    def learning_rate(self) -> float:
+        """The rate of the next step: linear warm-up, then a cosine over the progress."""
+        first, last = self.recipe.learning_rate, self.recipe.final_learning_rate
+        curve = last + (first - last) * 0.5 * (1 + math.cos(math.pi * self.progress))
+        return curve * min(1.0, (self.step + 1) / max(1, self.recipe.warmup))
+
+    def _counts(self) -> tuple[int, ...]:
+        layers = len(self.network.schedule.counts)
+        cap = self.recipe.cap(self.progress)
+        draws = torch.randint(1, cap + 1, (layers + 1,), generator=self._common).tolist()
+        equal = float(torch.rand((), generator=self._common)) < self.recipe.equal
+        return (draws[0],) * layers if equal else tuple(draws[1:])
+
+    def run(self) -> Iterator[Progress]:
+        """Train to the end of the run; yield after every step.
+
+        Raises:
+            CheckError: the loss became NaN or infinite; the weights are those before the step.
+        """
+        recipe = self.recipe
+        counts_of_ratio = [count_measurements(BLOCK**2, ratio) for ratio in recipe.ratios]
+        autocast = (
+            torch.autocast(self.device.type, _TYPES[recipe.precision])
+            if recipe.precision in _TYPES
+            else nullcontext()
+        )
+        while self.progress < 1:
+            began = time.perf_counter()
+            rate = self.learning_rate()
+            for group in self._optimizer.param_groups:
+                group["lr"] = rate
+            if recipe.phi_refresh and self.step % recipe.phi_refresh == recipe.phi_refresh - 1:
+                self._measurer.refresh()
+            which = int(torch.randint(len(recipe.ratios), (), generator=self._common))
+            counts = self._counts()
+            x = self.patches.batch(recipe.batch, self._own)
+            m = self._measurer(x, counts_of_ratio[which], self._common)
+            with autocast:
+                loss, mse = self._objective(m, x, counts)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise CheckError(
+                    f"the loss became {value} at step {self.step + 1}: lower the learning rate "
+                    "(--set learning_rate=…). The last checkpoint is intact."
+                )
+            self._update(loss)
+            self.step += 1
+            self.seconds += time.perf_counter() - began
+            psnr = -10 * math.log10(float(mse) + 1e-12)
+            yield Progress(
+                step=self.step,
+                steps=recipe.steps,
+                loss=value,
+                psnr=psnr,
+                ratio=recipe.ratios[which],
+                counts=counts,
+                learning_rate=rate,
+                seconds=self.seconds,
+            )
+
+    def _update(self, loss: Tensor) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(self._scaler.scale(loss))
+        if self.recipe.clip:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        # Early on the average follows closely, so that it forgets the initial weights.
+        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for key, value in self.network.state_dict().items():
+                self._average[key].lerp_(value, 1 - decay)

@@ -1,0 +1,230 @@
+"""A run on disk: a folder with the recipe, a log in JSON lines, a checkpoint and the weights.
+
+recipe.json         what was run
+log.jsonl           losses, and PSNR on the validation images per ratio and IPL
+checkpoint.pt       everything that continuing exactly needs
+weights.safetensors the averaged weights with their blueprint: works with --model
+curve.png           the learning curve
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from csrecon import api, execution, files, images, metrics, plot, zoo
+from csrecon.errors import UsageError
+from csrecon.recursion import Unfolding
+from csrecon.training import checkpoint
+from csrecon.training.data import Patches
+from csrecon.training.loop import Progress, Trainer
+from csrecon.training.recipe import Recipe
+
+LOG, WEIGHTS, RECIPE, CURVE = "log.jsonl", "weights.safetensors", "recipe.json", "curve.png"
+_LOG_EVERY = 50
+_VALIDATION_RATIOS, _VALIDATION_IPLS = (0.1, 0.5), (1, 2, 4, 6, 8, 12)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run is carried out; what it computes is the recipe's.
+
+    Attributes:
+        out: the run's folder.
+        data: training images.
+        validation: images to score on; may be empty.
+        device: where to train.
+        resume: continue the checkpoint in `out`.
+        max_seconds: stop after so much training time, of all sessions together; None never.
+        fit: the learning-rate curve and the stages follow max_seconds instead of the steps.
+        save_every: seconds of training between checkpoints, each with a validation.
+        init: name or path of weights to begin with; None for random ones.
+    """
+
+    out: Path
+    data: Sequence[Path]
+    device: torch.device
+    validation: Sequence[Path] = ()
+    resume: bool = False
+    max_seconds: float | None = None
+    fit: bool = False
+    save_every: float = 600.0
+    init: str | None = None
+
+
+def _network(recipe: Recipe, init: str | None) -> Unfolding:
+    network = zoo.card(recipe.model).build()
+    if init is not None:
+        source = zoo.load(init)
+        if not isinstance(source, Unfolding):
+            raise UsageError(f"{init}: a classical solver has no weights to begin with.")
+        try:
+            network.load_state_dict(source.state_dict())
+        except RuntimeError as error:
+            raise UsageError(f"{init}: its weights do not fit {recipe.model}: {error}") from error
+    elif recipe.zero_tail:
+        for name, parameter in network.named_parameters():
+            if ".tail." in name:
+                torch.nn.init.zeros_(parameter)
+    return network
+
+
+def _seeded_network(recipe: Recipe, init: str | None) -> Unfolding:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return _network(recipe, init)
+
+
+def _agree(trainer: Trainer, stop: bool) -> bool:
+    """Let all processes know the same time and whether one was asked to stop."""
+    if not distributed.is_initialized():
+        return stop
+    known = torch.tensor([trainer.seconds, float(stop)], device=trainer.device)
+    distributed.all_reduce(known, distributed.ReduceOp.MAX)
+    trainer.seconds = float(known[0])
+    return bool(known[1])
+
+
+def validate(
+    network: Unfolding, paths: Sequence[Path], device: torch.device
+) -> dict[str, dict[str, float]]:
+    """Mean PSNR in dB per ratio and IPL, with a Φ that training does not use."""
+    allowed = [ipl for ipl in _VALIDATION_IPLS if ipl <= network.limits.max_ipl]
+    table: dict[str, dict[str, float]] = {}
+    for ratio in _VALIDATION_RATIOS:
+        total = dict.fromkeys(allowed, 0.0)
+        for path in paths:
+            picture = images.read(path)
+            m = api.sample(picture, ratio, seed=2**31)
+            for ipl in allowed:
+                steps = execution.steps(network, m, network.schedule.with_ipl(ipl), device)
+                image = execution.final(steps).image
+                total[ipl] += metrics.score(image, picture.planes).psnr / len(paths)
+        table[f"{ratio:g}"] = {str(ipl): round(psnr, 3) for ipl, psnr in total.items()}
+    return table
+
+
+class Run:
+    """A training run in its folder.
+
+    Raises:
+        UsageError: the folder holds a run already and `resume` is false, or weights to begin
+            with that do not fit.
+        InputError, ModelError: nothing to resume, or a checkpoint of another recipe.
+    """
+
+    def __init__(self, recipe: Recipe, options: Options) -> None:
+        self.recipe, self.options = recipe, options
+        self.rank = distributed.get_rank() if distributed.is_initialized() else 0
+        if not options.resume:
+            files.refuse_existing(options.out / checkpoint.FILE, overwrite=False)
+        state = checkpoint.load(options.out, recipe) if options.resume else None
+        patches = Patches(options.data, recipe, options.device)
+        network = _seeded_network(recipe, options.init)
+        network.to(options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.trainer = Trainer(
+            network,
+            recipe,
+            patches,
+            options.device,
+            rank=self.rank,
+            wrap=DistributedDataParallel if distributed.is_initialized() else None,
+            fit_seconds=options.max_seconds if options.fit else None,
+        )
+        if state is not None:
+            self.trainer.restore(state, self.rank)
+        self._begin_log()
+
+    def _begin_log(self) -> None:
+        """Keep the log up to the step that is continued from; write the recipe."""
+        if self.rank:
+            return
+        path = self.options.out / LOG
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        kept = [line for line in lines if json.loads(line)["step"] <= self.trainer.step]
+        text = "".join(f"{line}\n" for line in kept) if self.options.resume else ""
+        recipe = self.options.out / RECIPE
+        with files.new_files(path, recipe, overwrite=True) as (log, record):
+            log.write_text(text, encoding="utf-8")
+            record.write_text(self.recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    def _log(self, record: dict[str, Any]) -> None:
+        if self.rank == 0:
+            with (self.options.out / LOG).open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(record) + "\n")
+
+    def steps(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Progress]:
+        """Train; yield every step. Ends with the run, its time, or `stop`, and saves then.
+
+        Raises:
+            CheckError: the loss became NaN; the last checkpoint is intact.
+            ResourceError: a checkpoint cannot be written; the last one is intact.
+        """
+        trainer, options = self.trainer, self.options
+        saved = trainer.seconds
+        losses: list[float] = []
+        if trainer.step == 0:
+            self.save()
+        for progress in trainer.run():
+            losses.append(progress.loss)
+            if progress.step % _LOG_EVERY == 0:
+                self._log(
+                    {
+                        "step": progress.step,
+                        "seconds": round(progress.seconds, 2),
+                        "loss": math.fsum(losses) / len(losses),
+                        "learning_rate": progress.learning_rate,
+                    }
+                )
+                losses.clear()
+            yield progress
+            late = options.max_seconds is not None and trainer.seconds >= options.max_seconds
+            if _agree(trainer, stop() or late):
+                break
+            if trainer.seconds - saved > options.save_every:
+                self.save()
+                self.validate()
+                saved = trainer.seconds
+        self.save()
+
+    def averaged(self) -> Unfolding:
+        """A network with the averaged weights, in evaluation mode on the device."""
+        network = zoo.card(self.recipe.model).build()
+        network.load_state_dict(self.trainer.averaged())
+        prepared = execution.prepare(network.eval(), self.options.device)
+        assert isinstance(prepared, Unfolding)
+        return prepared
+
+    def save(self) -> None:
+        """Write the checkpoint and the averaged weights (process 0 of several)."""
+        own = self.trainer.own_states()
+        if self.rank:
+            return
+        checkpoint.save(self.options.out, self.recipe, self.trainer.state(own))
+        card = zoo.card(self.recipe.model)
+        path = self.options.out / WEIGHTS
+        zoo.save(self.averaged().cpu(), card.blueprint(), path, overwrite=True)
+
+    def validate(self) -> dict[str, dict[str, float]]:
+        """Score the averaged weights on the validation images, and log it."""
+        if self.rank or not self.options.validation:
+            return {}
+        table = validate(self.averaged(), self.options.validation, self.options.device)
+        self._log({"step": self.trainer.step, "validation": table})
+        return table
+
+
+def draw(out: Path) -> None:
+    """Draw the log of a run as its learning curve."""
+    lines = (out / LOG).read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    if records:
+        losses = [(r["step"], r["loss"]) for r in records if "loss" in r]
+        scores = [(r["step"], r["validation"]) for r in records if "validation" in r]
+        plot.learning_curve(losses, scores, out / CURVE)

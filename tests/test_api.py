@@ -1,0 +1,156 @@
+"""The three public functions, as a notebook would call them."""
+
+import numpy as np
+import pytest
+import torch
+
+import csrecon
+from csrecon import metrics
+from csrecon.errors import InputError, ResourceError, UsageError
+from csrecon.operators import Phi
+from tests.conftest import scene
+
+RGB = scene(60, 80)
+GRAY = RGB[..., 0]
+
+
+def psnr(x, reference):
+    return float(
+        metrics.psnr(torch.from_numpy(x)[None, None], torch.from_numpy(reference)[None, None])
+    )
+
+
+@pytest.mark.parametrize(
+    "image", [GRAY, RGB, (RGB / 255).astype(np.float32), torch.from_numpy(GRAY)]
+)
+def test_an_image_comes_back_in_its_shape(image):
+    x = csrecon.reconstruct(csrecon.sample(image, ratio=0.3), ipl=1)
+    assert isinstance(x, np.ndarray)
+    assert x.dtype == np.float32
+    assert x.shape == tuple(image.shape)
+
+
+def test_gray_of_a_colour_image():
+    m = csrecon.sample(RGB, ratio=0.3, color="gray")
+    assert csrecon.reconstruct(m, ipl=1).shape == RGB.shape[:2]
+
+
+def test_iterations_improve_the_image():
+    m = csrecon.sample(GRAY, ratio=0.3)
+    scores = [psnr(csrecon.reconstruct(m, ipl=ipl), GRAY / np.float32(255)) for ipl in (1, 2, 4)]
+    assert scores[0] > 20
+    assert scores == sorted(scores)
+
+
+def test_the_model_can_be_a_name_a_path_or_a_network():
+    from csrecon import zoo
+
+    m = csrecon.sample(GRAY, ratio=0.1)
+    by_name = csrecon.reconstruct(m, "rcoast", 2)
+    np.testing.assert_array_equal(csrecon.reconstruct(m, csrecon.load("rcoast"), 2), by_name)
+    np.testing.assert_array_equal(csrecon.reconstruct(m, zoo.weights_path("rcoast"), 2), by_name)
+    np.testing.assert_array_equal(csrecon.reconstruct(m, ipl=[2] * 5, device="cpu"), by_name)
+
+
+def test_bare_arrays():
+    m = csrecon.sample(GRAY, ratio=0.1, seed=3)
+    expected = csrecon.reconstruct(m, ipl=1)
+    phi = Phi.make(109, 1089, 3).matrix
+    y = m.y.numpy()
+    for given in ({"phi": phi}, {"phi": torch.from_numpy(phi)}, {"seed": 3}):
+        x = csrecon.reconstruct(y, ipl=1, shape=GRAY.shape, **given)
+        np.testing.assert_allclose(x, expected, atol=1e-5)
+    assert csrecon.reconstruct(m.y[0], ipl=1, phi=phi, shape=GRAY.shape).shape == GRAY.shape
+
+
+def test_whole_numbers_of_any_type():
+    m = csrecon.sample(GRAY, m=np.int64(109), block=np.int32(33), seed=np.uint8(0))
+    expected = csrecon.reconstruct(m, ipl=2)
+    for ipl in (np.int64(2), np.array(2), np.full(5, 2), (2,) * 5):
+        np.testing.assert_array_equal(csrecon.reconstruct(m, ipl=ipl), expected)
+    np.testing.assert_array_equal(
+        csrecon.reconstruct(m, ipl=2, device=torch.device("cpu")), expected
+    )
+
+
+def test_float64_as_default_type():
+    torch.set_default_dtype(torch.float64)
+    try:
+        x = csrecon.reconstruct(csrecon.sample(GRAY, ratio=0.1), ipl=1)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert x.dtype == np.float32
+
+
+def test_rows_of_phi_need_not_be_orthonormal():
+    rows = Phi.make(109, 1089, 0).matrix
+    mixing = np.random.Generator(np.random.PCG64(0)).normal(size=(109, 109)) + 5 * np.eye(109)
+    expected = csrecon.reconstruct(csrecon.sample(GRAY, phi=rows))
+    mixed = csrecon.reconstruct(csrecon.sample(GRAY, phi=mixing @ rows))
+    np.testing.assert_allclose(mixed, expected, atol=2e-2)
+
+
+@pytest.mark.parametrize("block", [16, 32, 64, (20, 40)])
+def test_any_block_size(block):
+    x = csrecon.reconstruct(csrecon.sample(GRAY, ratio=0.3, block=block), ipl=4)
+    assert psnr(x, GRAY / np.float32(255)) > 24
+
+
+def test_one_pixel():
+    assert csrecon.reconstruct(csrecon.sample(GRAY[:1, :1], ratio=0.1), ipl=1).shape == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m: csrecon.sample(GRAY), UsageError, "ratio"),
+        (lambda m: csrecon.sample(GRAY, 0.1, m=5), UsageError, "one of both"),
+        (lambda m: csrecon.sample(GRAY, 0.1, phi=np.eye(4)), UsageError, "own ratio"),
+        (lambda m: csrecon.sample(GRAY, 0.1, seed=-1), UsageError, "seed"),
+        (lambda m: csrecon.sample(GRAY, 0.1, block=0), UsageError, "block"),
+        (lambda m: csrecon.sample(GRAY, 0.1, block=16.5), UsageError, "whole number"),
+        (lambda m: csrecon.sample(GRAY, 0.1, color="RGB"), UsageError, "RGB"),
+        (lambda m: csrecon.reconstruct(m, ipl=2.5), UsageError, "whole number"),
+        (lambda m: csrecon.reconstruct(m.y, seed=0, shape=(1, 2, 3)), UsageError, "size"),
+        (lambda m: csrecon.reconstruct(np.float32(3), seed=0, shape=(9, 9)), InputError, "real"),
+        (lambda m: csrecon.sample(GRAY * 2.0, 0.1), InputError, r"\[0, 1\]"),
+        (lambda m: csrecon.reconstruct(m, ipl=0), UsageError, "at least 1"),
+        (lambda m: csrecon.reconstruct(m, ipl=13), UsageError, r"1\.\.12"),
+        (lambda m: csrecon.reconstruct(m, ipl=[1, 2]), UsageError, "5 layers"),
+        (lambda m: csrecon.reconstruct(m, "tv", ipl=2), UsageError, "no layers"),
+        (lambda m: csrecon.reconstruct(m, device="tpu"), UsageError, "device"),
+        (lambda m: csrecon.reconstruct(m, device="cuda:99"), ResourceError, "cuda:99"),
+        (lambda m: csrecon.reconstruct(m, seed=0), UsageError, "own Φ"),
+        (lambda m: csrecon.reconstruct(m.y, seed=0), UsageError, "shape"),
+        (lambda m: csrecon.reconstruct(m.y, shape=GRAY.shape), UsageError, "Φ"),
+    ],
+)
+def test_arguments_that_cannot_be(call, error, message):
+    m = csrecon.sample(GRAY, ratio=0.1)
+    with pytest.raises(error, match=message):
+        call(m)
+
+
+@pytest.mark.parametrize(("scale", "message"), [(1e-44, "too small|zero"), (1e-50, "zero")])
+def test_a_phi_that_vanishes(scale, message):
+    m = csrecon.sample(GRAY, phi=Phi.make(5, 64, 0).matrix.astype(float) * scale)
+    with pytest.raises(InputError, match=message):
+        csrecon.reconstruct(m)
+
+
+def test_out_of_memory_is_explained(monkeypatch):
+    def starve(self, m, schedule=None):
+        raise torch.OutOfMemoryError("planted")
+        yield
+
+    net = csrecon.load("rcoast")
+    monkeypatch.setattr(type(net), "steps", starve)
+    with pytest.raises(ResourceError, match=r"not enough memory on cpu for 1 plane.*60×80"):
+        csrecon.reconstruct(csrecon.sample(GRAY, ratio=0.1), net, device="cpu")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_agrees_with_the_cpu():
+    m = csrecon.sample(GRAY, ratio=0.1)
+    cpu, gpu = (csrecon.reconstruct(m, ipl=4, device=device) for device in ("cpu", "cuda"))
+    np.testing.assert_allclose(gpu, cpu, atol=5e-3)

@@ -1,0 +1,154 @@
+"""Operators keep their contract; Φ is what the papers say and is recognised for what it is."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from csrecon.errors import InputError, UsageError
+from csrecon.operators import BlockOperator, Phi, count_measurements
+from tests.checks import SHAPES, check_operator
+
+
+def random_phi(m: int, n: int) -> Phi:
+    return Phi.given(np.random.Generator(np.random.PCG64(5)).normal(size=(m, n)))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("phi", "block"),
+    [
+        (Phi.make(109, 1089, 0), None),
+        (random_phi(20, 64), None),
+        (random_phi(5, 6), (2, 3)),
+        (Phi.make(16, 16, 1), None),
+    ],
+    ids=["gaussian33", "given8", "given2x3", "full4"],
+)
+def test_contract(phi, block, shape):
+    check_operator(BlockOperator(phi, shape, block))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    block=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    data=st.data(),
+)
+def test_contract_at_any_size(shape, block, data):
+    n = block[0] * block[1]
+    m = data.draw(st.integers(1, n))
+    check_operator(BlockOperator(Phi.make(m, n, 3), shape, block))
+
+
+def test_one_block_is_phi_times_the_row_major_pixels():
+    phi = random_phi(7, 12)
+    image = torch.arange(12.0).reshape(1, 1, 3, 4)
+    y = BlockOperator(phi, (3, 4), (3, 4))(image)
+    np.testing.assert_allclose(y[0, 0, 0], phi.matrix @ np.arange(12), rtol=1e-5)
+
+
+def test_blocks_are_row_major_and_padded_at_the_bottom_and_right():
+    identity = Phi.given(np.eye(4))
+    y = BlockOperator(identity, (3, 3))(torch.arange(9.0).reshape(1, 1, 3, 3))
+    assert y.shape == (1, 2, 2, 4)
+    assert y[0, 0, 1].tolist() == [2, 0, 5, 0]
+    assert y[0, 1, 0].tolist() == [6, 7, 0, 0]
+
+
+@pytest.mark.parametrize("m", [1, 11, 109, 545, 1089])
+def test_gaussian_rows_are_orthonormal_and_seeded(m):
+    phi = Phi.make(m, 1089, 4)
+    assert phi.matrix.dtype == np.float32
+    np.testing.assert_allclose(phi.matrix @ phi.matrix.T, np.eye(m), atol=1e-5)
+    assert phi.sha256 == Phi.make(m, 1089, 4).sha256
+    assert phi.sha256 != Phi.make(m, 1089, 5).sha256
+
+
+def test_fewer_gaussian_rows_are_the_top_of_more():
+    np.testing.assert_allclose(
+        Phi.make(9, 100, 2).matrix, Phi.make(50, 100, 2).matrix[:9], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("ratio", "m"),
+    [(0.01, 11), (0.04, 44), (0.1, 109), (0.2, 218), (0.3, 327), (0.4, 436), (0.5, 544)],
+)
+def test_counts_of_the_paper(ratio, m):
+    assert count_measurements(1089, ratio) == m
+
+
+@pytest.mark.parametrize("ratio", [0, -0.1, 1.0001, float("nan"), float("inf"), 1e-9])
+def test_bad_ratio(ratio):
+    with pytest.raises(UsageError, match="ratio"):
+        count_measurements(1089, ratio)
+
+
+@pytest.mark.parametrize("m", [0, -1, 1090])
+def test_bad_count(m):
+    with pytest.raises(UsageError, match="m ="):
+        count_measurements(1089, m=m)
+
+
+def test_ratio_and_count_exclude_each_other():
+    with pytest.raises(UsageError, match="one of both"):
+        count_measurements(1089, 0.1, 109)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        (np.zeros((5, 4)), "Transpose"),
+        (np.zeros(5), "expected"),
+        (np.full((2, 4), np.nan), "NaN"),
+        (np.zeros((2, 4), complex), "real"),
+        (np.zeros((0, 4)), "expected"),
+    ],
+)
+def test_bad_phi(matrix, message):
+    with pytest.raises(InputError, match=message):
+        Phi.given(matrix)
+
+
+def test_phi_without_a_square_block_needs_the_block():
+    with pytest.raises(InputError, match="no square"):
+        BlockOperator(random_phi(2, 6), (10, 10))
+
+
+def test_a_given_phi_is_a_copy():
+    matrix = np.eye(4, 9, dtype=np.float32)
+    phi = Phi.given(matrix)
+    operator = BlockOperator(phi, (3, 3))
+    matrix[:] = 0
+    assert phi.matrix.sum() == 4
+    phi.matrix[:] = 0
+    assert operator.matrix.sum() == 4
+
+
+def test_a_phi_too_large_for_a_seed():
+    with pytest.raises(UsageError, match="too large"):
+        Phi.make(2**14 + 1, 2**14 + 1, 0)
+
+
+def test_fingerprint_tells_rounding_from_another_matrix():
+    phi = Phi.make(40, 144, 0)
+    rounded = Phi.given(np.nextafter(phi.matrix, 2))
+    assert rounded.sha256 != phi.sha256
+    assert rounded.is_same(phi.sha256, phi.fingerprint)
+    others = {
+        "seed": Phi.make(40, 144, 1),
+        "row order": Phi.given(phi.matrix[::-1]),
+        "column order": Phi.given(phi.matrix.reshape(40, 12, 12).swapaxes(1, 2).reshape(40, 144)),
+        "scale": Phi.given(1.001 * phi.matrix),
+        "sign": Phi.given(-phi.matrix),
+    }
+    holed = phi.matrix.copy()
+    holed[3, 77] = 0
+    others["one entry"] = Phi.given(holed)
+    swapped = phi.matrix.copy()
+    swapped[[3, 4]] = swapped[[4, 3]]
+    others["two rows"] = Phi.given(swapped)
+    for name, other in others.items():
+        assert not other.is_same(phi.sha256, phi.fingerprint), name

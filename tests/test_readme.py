@@ -1,0 +1,75 @@
+"""README's commands run as written, in a folder with an image and some photos."""
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from csrecon.cli.app import app
+from csrecon.datasets import DATASETS
+from tests.conftest import ROOT, SHARED, scene
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def commands():
+    for block in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL):
+        for line in block.splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["csrecon"]:
+                yield words[1:]
+
+
+def test_every_shell_command(monkeypatch):
+    Image.fromarray(scene(70, 90)).save("img.png")
+    Path("photos").mkdir()
+    for index in range(2):
+        Image.fromarray(scene(60, 70 + index)).save(f"photos/{index}.png")
+    monkeypatch.setenv("CSRECON_DATA", str(SHARED / "data"))
+    ran = []
+    for words in commands():
+        command = list(words)
+        if command[0] == "bench":
+            command += ["--limit", "1"]  # one image instead of all
+            name = command[command.index("--dataset") + 1]
+            if name in DATASETS and not (SHARED / "data" / name).is_dir():
+                continue
+        if command[0] == "train":
+            command += ["--max-time", "1s", "--set", "patch=48", "--set", "batch=1"]
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, f"csrecon {shlex.join(command)}\n{result.output}"
+        ran.append(command[0])
+    assert {"sample", "reconstruct", "bench"} <= set(ran)
+    assert {"y.npy", "y.json", "y.png", "colour.png", "colour.tif"} <= set(os.listdir())  # noqa: PTH208
+    assert len(list(Path("images").iterdir())) == 2
+    assert {path.name for path in Path("report").iterdir()} == {
+        "bench.csv",
+        "bench.json",
+        "bench.md",
+    }
+
+
+def test_python_examples():
+    import csrecon
+    from csrecon.nets.coast import CoastBlock
+    from csrecon.operators import Phi
+
+    image = scene(60, 70)[..., 0]
+    examples = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(examples) == 2
+    y = csrecon.sample(image, ratio=0.1).y.numpy()
+    names = {"image": image, "y": y, "phi": Phi.make(109, 1089, 0).matrix}
+    exec(examples[0].replace("(480, 288)", "image.shape"), names)
+    assert names["x"].shape == image.shape
+    names["MyBlock"] = lambda: CoastBlock(32)
+    exec(examples[1].replace("class MyBlock(ProxBlock): ...", ""), names)
+    assert len(names["net"].blocks) == 5
+
+
+@pytest.mark.parametrize("name", ["use", "test"])
+def test_set_up_commands_stand_where_ci_looks_for_them(name):
+    assert re.search(rf"<!-- setup: {name} -->\n```sh\npython3 -m venv .*\n```", README)
