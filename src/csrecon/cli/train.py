@@ -6,12 +6,15 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from csrecon.cli.command import Device, Json, SignalError, progress, say, say_json
 from csrecon.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from csrecon.training.run import Run
 
 
 def train(
@@ -92,38 +95,45 @@ def train(
             fit=fit,
             init=init,
         )
-        run = running.Run(plan, options)
-        with _signals() as caught, progress() as bar:
-            task = bar.add_task("training", total=100)
-            for step in run.steps(stop=lambda: bool(caught)):
-                bar.update(
-                    task,
-                    completed=100 * run.trainer.progress,
-                    description=f"step {step.step}, {step.psnr:.2f} dB at {step.ratio:g}",
-                )
-        if rank:
-            return
-        table = {} if caught else run.validate()
-        running.draw(options.out)
-        facts = {
-            "out": str(options.out),
-            "step": run.trainer.step,
-            "seconds": round(run.trainer.seconds, 1),
-            "finished": run.trainer.progress >= 1,
-            "validation": table,
-        }
-        if as_json:
-            say_json(facts)
-        else:
-            say(
-                f"{options.out}: step {facts['step']} after {facts['seconds']} s of training"
-                + ("" if facts["finished"] else "; continue with --resume")
+        facts, caught = _carry_out(running.Run(plan, options))
+        if rank == 0:
+            running.draw(options.out)
+            _report(facts, len(validation), as_json)
+    if caught and rank == 0:
+        raise SignalError(caught[0])
+
+
+def _carry_out(run: "Run") -> tuple[dict[str, Any], list[int]]:
+    """Train to the end or a signal: what came out, and the signals that came."""
+    with _signals() as caught, progress() as bar:
+        task = bar.add_task("training", total=100)
+        for step in run.steps(stop=lambda: bool(caught)):
+            bar.update(
+                task,
+                completed=100 * run.trainer.progress,
+                description=f"step {step.step}, {step.psnr:.2f} dB at {step.ratio:g}",
             )
-            for ratio, scores in table.items():
-                pairs = ", ".join(f"IPL {ipl} {psnr:.2f} dB" for ipl, psnr in scores.items())
-                say(f"Set11 (first {len(validation)}) at {ratio}: {pairs}")
-        if caught:
-            raise SignalError(caught[0])
+    facts = {
+        "out": str(run.options.out),
+        "step": run.trainer.step,
+        "seconds": round(run.trainer.seconds, 1),
+        "finished": run.trainer.progress >= 1,
+        "validation": {} if caught else run.validate(),
+    }
+    return facts, caught
+
+
+def _report(facts: dict[str, Any], validated: int, as_json: bool) -> None:
+    if as_json:
+        say_json(facts)
+        return
+    say(
+        f"{facts['out']}: step {facts['step']} after {facts['seconds']} s of training"
+        + ("" if facts["finished"] else "; continue with --resume")
+    )
+    for ratio, scores in facts["validation"].items():
+        pairs = ", ".join(f"IPL {ipl} {psnr:.2f} dB" for ipl, psnr in scores.items())
+        say(f"Set11 (first {validated}) at {ratio}: {pairs}")
 
 
 def _setting(text: str) -> tuple[str, str]:
