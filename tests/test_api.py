@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-import csrecon
+import csrecon.api
 from csrecon import metrics
 from csrecon.errors import InputError, ResourceError, UsageError
 from csrecon.operators import Phi
@@ -154,3 +154,16 @@ def test_cuda_agrees_with_the_cpu():
     m = csrecon.sample(GRAY, ratio=0.1)
     cpu, gpu = (csrecon.reconstruct(m, ipl=4, device=device) for device in ("cpu", "cuda"))
     np.testing.assert_allclose(gpu, cpu, atol=5e-3)
+
+
+def test_lower_precision_stays_in_the_convolutions():
+    m = csrecon.sample(GRAY, ratio=0.3)
+    exact = csrecon.reconstruct(m, ipl=2)
+    rough = csrecon.reconstruct(m, ipl=2, precision="bf16")
+    assert rough.dtype == np.float32
+    assert 0 < np.abs(rough - exact).max() < 0.02
+    for step in csrecon.api.reconstruct_steps(m, ipl=1, precision="bf16"):
+        assert step.image.dtype == torch.float32
+        assert not torch.is_autocast_enabled("cpu")
+    with pytest.raises(UsageError, match="expected fp32, bf16, fp16"):
+        csrecon.reconstruct(m, precision="fp8")

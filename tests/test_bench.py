@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 
 import csrecon
-from csrecon import bench, datasets, images, metrics, report
+from csrecon import bench, datasets, execution, images, metrics, report
 from csrecon.errors import InputError, ModelError, ResourceError, UsageError
 from tests.conftest import scene
 
-CONDITIONS = report.Conditions("few", "paper", 0, "cpu")
+CONDITIONS = report.Conditions("few", "paper", 0, "cpu", "fp32")
+CPU = execution.Setup(torch.device("cpu"))
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def folder(tmp_path):
 @pytest.fixture
 def rows(folder):
     paths = datasets.list_images(folder)
-    return list(bench.run(["rcoast", "tv"], "few", paths, [0.1, 0.3], [1, (1, 1, 1, 2, 2)]))
+    return list(bench.run(["rcoast", "tv"], "few", paths, [0.1, 0.3], [1, (1, 1, 1, 2, 2)], CPU))
 
 
 def test_rows_cover_everything_once(rows):
@@ -131,17 +132,17 @@ def test_unknown_sets_and_empty_folders(tmp_path):
 
 def test_what_is_named_twice_runs_once(folder):
     paths = datasets.list_images(folder)
-    rows = list(bench.run(["tv", "tv"], "few", paths, [0.1, 0.1], [1, 1]))
+    rows = list(bench.run(["tv", "tv"], "few", paths, [0.1, 0.1], [1, 1], CPU))
     assert len(rows) == 2
 
 
 def test_faults_are_found_before_the_work(folder, tmp_path):
     paths = datasets.list_images(folder)
     with pytest.raises(UsageError, match=r"1\.\.12"):
-        next(bench.run(["rcoast"], "few", paths, [0.1], [1, 13]))
+        next(bench.run(["rcoast"], "few", paths, [0.1], [1, 13], CPU))
     (folder / "2.png").write_bytes((folder / "1.png").read_bytes()[:60])
     with pytest.raises(InputError, match="truncated"):
-        next(bench.run(["rcoast"], "few", datasets.list_images(folder), [0.1], [1]))
+        next(bench.run(["rcoast"], "few", datasets.list_images(folder), [0.1], [1], CPU))
     (tmp_path / "taken").write_text("mine")
     with pytest.raises(ResourceError):
         report.targets([tmp_path / "taken" / "a.csv"], overwrite=False)
@@ -152,4 +153,4 @@ def test_faults_are_found_before_the_work(folder, tmp_path):
 
 def test_bad_ratio(folder):
     with pytest.raises(UsageError, match="ratio"):
-        list(bench.run(["rcoast"], "few", datasets.list_images(folder), [0.0], [1]))
+        list(bench.run(["rcoast"], "few", datasets.list_images(folder), [0.0], [1], CPU))

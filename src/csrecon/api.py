@@ -125,6 +125,7 @@ def reconstruct_steps(
     model: str | Path | Reconstructor = "rcoast",
     ipl: int | Sequence[int] | None = None,
     device: str | torch.device = "auto",
+    precision: str = "fp32",
 ) -> Iterator[Step]:
     """Every iterate of `reconstruct`, for progress bars, film strips and plots.
 
@@ -133,7 +134,7 @@ def reconstruct_steps(
         ModelError: a model that cannot be loaded.
         ResourceError: an absent device, or not enough memory.
     """
-    chosen = execution.choose_device(device)
+    setup = execution.choose(device, precision)
     network = zoo.load(model) if isinstance(model, str | Path) else model
     schedule = None
     if ipl is not None:
@@ -145,7 +146,7 @@ def reconstruct_steps(
         else:
             counts = _integer(ipl, "ipl")
         schedule = network.schedule.with_ipl(counts)
-    return execution.steps(execution.prepare(network, chosen), m, schedule, chosen)
+    return execution.steps(execution.prepare(network, setup), m, schedule, setup)
 
 
 def reconstruct(
@@ -154,6 +155,7 @@ def reconstruct(
     ipl: int | Sequence[int] | None = None,
     device: str | torch.device = "auto",
     *,
+    precision: str = "fp32",
     phi: Array | Phi | None = None,
     seed: int | None = None,
     shape: tuple[int, int] | None = None,
@@ -165,6 +167,7 @@ def reconstruct(
         model: a name of the zoo, the path of a .safetensors file, or a network already loaded.
         ipl: iterations per layer, one number or one a layer; None for the model's own.
         device: auto, cpu, cuda, cuda:N or mps.
+        precision: of the convolutions: fp32, bf16 or fp16.
         phi: the (m, n) matrix that made y; its rows need not be orthonormal.
         seed: of csrecon's gaussian Φ, instead of `phi`.
         shape: (H, W) of the image.
@@ -181,5 +184,5 @@ def reconstruct(
     Source: R, eqs. 3 to 5.
     """
     ready = measurement(m, phi, seed, shape)
-    final = execution.final(reconstruct_steps(ready, model, ipl, device))
+    final = execution.final(reconstruct_steps(ready, model, ipl, device, precision))
     return images.to_array(final.image, ready.format.color)

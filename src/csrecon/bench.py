@@ -71,13 +71,13 @@ def peak_memory(device: torch.device) -> int | None:
 
 
 def _timed(
-    model: Reconstructor, m: Measurement, schedule: Schedule | None, device: torch.device
+    model: Reconstructor, m: Measurement, schedule: Schedule | None, setup: execution.Setup
 ) -> tuple[torch.Tensor, float]:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
+    if setup.device.type == "cuda":
+        torch.cuda.synchronize(setup.device)
+        torch.cuda.reset_peak_memory_stats(setup.device)
     began = time.perf_counter()
-    image = execution.final(execution.steps(model, m, schedule, device)).image
+    image = execution.final(execution.steps(model, m, schedule, setup)).image
     return image, time.perf_counter() - began
 
 
@@ -86,14 +86,14 @@ def evaluate(
     picture: images.Picture,
     phi: Phi,
     schedule: Schedule | None,
-    device: torch.device,
+    setup: execution.Setup,
     protocol: Protocol,
 ) -> tuple[Score, float]:
     """Sample one picture with Φ, reconstruct it, and score it: the score and the seconds."""
     height, width = picture.planes.shape[-2:]
     operator = BlockOperator(phi, (height, width), BLOCK)
     m = Measurement.of(operator, operator(picture.planes), picture.format)
-    image, seconds = _timed(model, m, schedule, device)
+    image, seconds = _timed(model, m, schedule, setup)
     return metrics.score(image, picture.planes, protocol), seconds
 
 
@@ -103,8 +103,8 @@ def run(
     paths: Sequence[Path],
     ratios: Sequence[float],
     ipls: Sequence[int | tuple[int, ...] | None],
+    setup: execution.Setup,
     seed: int = 0,
-    device: str = "auto",
     protocol: Protocol = "paper",
 ) -> Iterator[Row]:
     """Reconstruct every image with every model, ratio and IPL; yield a row for each.
@@ -119,30 +119,29 @@ def run(
         paths: the image files; luma is measured and scored.
         ratios: m/n in (0, 1].
         ipls: iterations per layer; None for the model's own.
+        setup: the device and the precision.
         seed: of Φ.
-        device: auto, cpu, cuda, cuda:N or mps.
         protocol: how to score, a name of metrics.PROTOCOLS.
 
     Raises:
         UsageError, InputError, ModelError, ResourceError: as in `reconstruct`.
     """
-    chosen = execution.choose_device(device)
     n = BLOCK[0] * BLOCK[1]
     counts = {ratio: count_measurements(n, ratio) for ratio in ratios}
-    networks = {name: execution.prepare(api.load(name), chosen) for name in models}
+    networks = {name: execution.prepare(api.load(name), setup) for name in models}
     schedules = {name: _schedules(network, ipls) for name, network in networks.items()}
     for path in paths:
         images.read(path)  # a bad image is found before hours of work, not after
     first = images.read(paths[0])
     for name, network in networks.items():
         warm = Phi.make(next(iter(counts.values())), n, seed)
-        evaluate(network, first, warm, schedules[name][0], chosen, protocol)
+        evaluate(network, first, warm, schedules[name][0], setup, protocol)
         for ratio, m in counts.items():
             phi = Phi.make(m, n, seed)
             for schedule in schedules[name]:
                 for path in paths:
                     picture = images.read(path)
-                    score, seconds = evaluate(network, picture, phi, schedule, chosen, protocol)
+                    score, seconds = evaluate(network, picture, phi, schedule, setup, protocol)
                     yield Row(
                         model=name,
                         dataset=dataset,
@@ -153,7 +152,7 @@ def run(
                         psnr=score.psnr,
                         ssim=score.ssim,
                         seconds=seconds,
-                        peak_memory=peak_memory(chosen),
+                        peak_memory=peak_memory(setup.device),
                     )
 
 

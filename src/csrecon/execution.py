@@ -1,4 +1,4 @@
-"""How a reconstructor runs: on which device, and what happens when memory ends.
+"""How a reconstructor runs: on which device, how precisely, and what happens when memory ends.
 
 Networks stay plain; everything about hardware is decided here.
 """
@@ -6,7 +6,8 @@ Networks stay plain; everything about hardware is decided here.
 import logging
 import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import torch
 from torch import nn
@@ -18,6 +19,44 @@ from csrecon.recursion import Reconstructor, Schedule, Step, last
 log = logging.getLogger(__name__)
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+Precision = Literal["fp32", "bf16", "fp16"]
+_TYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Where and how a reconstructor runs.
+
+    Attributes:
+        device: of images and weights.
+        precision: of the convolutions; images and the gradient step are always fp32.
+    """
+
+    device: torch.device
+    precision: Precision = "fp32"
+
+    def __str__(self) -> str:
+        """`cpu, bf16`."""
+        return f"{self.device}, {self.precision}"
+
+    def autocast(self) -> torch.autocast:
+        """The context in which the convolutions run in their precision."""
+        dtype = _TYPES.get(self.precision)
+        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
+
+
+def choose(device: str | torch.device = "auto", precision: str = "fp32") -> Setup:
+    """The setup of a device's and a precision's name.
+
+    Raises:
+        UsageError: another name.
+        ResourceError: an absent device.
+    """
+    for known in get_args(Precision):
+        if precision == known:
+            return Setup(choose_device(device), known)
+    raise UsageError(f"precision {precision!r}: expected {', '.join(get_args(Precision))}.")
 
 
 def choose_device(name: str | torch.device = "auto") -> torch.device:
@@ -48,16 +87,16 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
     return device
 
 
-def prepare(model: Reconstructor, device: torch.device) -> Reconstructor:
-    """Move a network to a device, in the memory layout its convolutions run fastest in."""
+def prepare(model: Reconstructor, setup: Setup) -> Reconstructor:
+    """Move a network to its device, in the memory layout its convolutions run fastest in."""
     if isinstance(model, nn.Module):
-        return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return model.to(setup.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
     return model
 
 
 @torch.inference_mode()
 def steps(
-    model: Reconstructor, m: Measurement, schedule: Schedule | None, device: torch.device
+    model: Reconstructor, m: Measurement, schedule: Schedule | None, setup: Setup
 ) -> Iterator[Step]:
     """Run a prepared reconstructor on a measurement; yield every iterate, on the device.
 
@@ -68,13 +107,23 @@ def steps(
         ResourceError: not enough memory.
     """
     try:
-        yield from model.steps(m.whiten().to(device), schedule)
+        yield from _cast(model.steps(m.whiten().to(setup.device), schedule), setup)
     except torch.OutOfMemoryError as error:
-        raise _out_of_memory(m, device) from error
+        raise _out_of_memory(m, setup.device) from error
     except RuntimeError as error:
         if "can't allocate memory" not in str(error):
             raise
-        raise _out_of_memory(m, device) from error
+        raise _out_of_memory(m, setup.device) from error
+
+
+def _cast(iterates: Iterator[Step], setup: Setup) -> Iterator[Step]:
+    """Compute every iterate in the setup's precision, which ends where the step is handed on."""
+    while True:
+        with setup.autocast():
+            step = next(iterates, None)
+        if step is None:
+            return
+        yield step
 
 
 def _out_of_memory(m: Measurement, device: torch.device) -> ResourceError:

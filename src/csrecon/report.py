@@ -27,6 +27,7 @@ class Conditions:
     protocol: Protocol
     seed: int
     device: str
+    precision: str
 
     def facts(self) -> dict[str, Any]:
         """Everything worth keeping beside the figures."""
@@ -34,7 +35,6 @@ class Conditions:
             **asdict(self),
             "protocol_text": PROTOCOLS[self.protocol],
             "phi": f"gaussian, orthonormal rows, 33×33 blocks, seed {self.seed}",
-            "precision": "fp32",
             "threads": torch.get_num_threads(),
             "csrecon": csrecon.__version__,
             "torch": torch.__version__,
@@ -47,8 +47,8 @@ class Conditions:
         facts = self.facts()
         return (
             f"{self.dataset}; PSNR in dB / SSIM: {facts['protocol_text']}; Φ {facts['phi']}; "
-            f"{self.device}, fp32, {facts['threads']} threads; csrecon {facts['csrecon']}, "
-            f"torch {facts['torch']}."
+            f"{self.device}, {self.precision}, {facts['threads']} threads; "
+            f"csrecon {facts['csrecon']}, torch {facts['torch']}."
         )
 
 

@@ -10,6 +10,7 @@ from csrecon.cli.command import (
     Device,
     Json,
     Overwrite,
+    Precision,
     Seed,
     log,
     progress,
@@ -48,6 +49,7 @@ def bench(
         typer.Option(help="Folder that holds the sets; else CSRECON_DATA, else the cache."),
     ] = None,
     device: Device = "auto",
+    precision: Precision = "fp32",
     output: Annotated[
         list[Path] | None,
         typer.Option(
@@ -85,16 +87,16 @@ def bench(
     targets = report.targets(output or [], overwrite)
     ratios = parse.ratios(ratio)
     paths = datasets.images(dataset, data_dir)[:limit]
-    chosen = execution.choose_device(device)
+    setup = execution.choose(device, precision)
     label = dataset if dataset in datasets.DATASETS else f"folder {Path(dataset).resolve().name}"
     if limit:
         label += f" (first {len(paths)})"
-    conditions = report.Conditions(label, chosen_protocol, seed, str(chosen))
+    conditions = report.Conditions(label, chosen_protocol, seed, str(setup.device), setup.precision)
     rows = []
     with progress() as bar:
         total = len({*names}) * len({*ratios}) * max(1, len({*schedules})) * len(paths)
         running = measuring.run(
-            names, label, paths, ratios, schedules or [None], seed, str(chosen), chosen_protocol
+            names, label, paths, ratios, schedules or [None], setup, seed, chosen_protocol
         )
         task = bar.add_task("bench", total=total)
         for row in running:

@@ -34,6 +34,9 @@ from csrecon.files import json_text
 log = logging.getLogger("csrecon")
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Precision = Annotated[
+    str, typer.Option(help="Of the convolutions: fp32, bf16 or fp16.", metavar="PRECISION")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")]
 Seed = Annotated[int, typer.Option(help="Seed of the gaussian Φ.", min=0)]

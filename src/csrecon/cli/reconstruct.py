@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from csrecon.cli import batch, parse
-from csrecon.cli.command import Device, Json, Overwrite, progress, say, say_json
+from csrecon.cli.command import Device, Json, Overwrite, Precision, progress, say, say_json
 from csrecon.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def reconstruct(
         int | None, typer.Option(help="Bare y: side of a block in pixels.", min=1)
     ] = None,
     device: Device = "auto",
+    precision: Precision = "fp32",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -91,8 +92,8 @@ def reconstruct(
     for task in tasks:
         images.check_suffix(task.target)
         _keep_inputs(task.target, inputs)
-    chosen = execution.choose_device(device)
-    network = execution.prepare(zoo.load(model), chosen)
+    setup = execution.choose(device, precision)
+    network = execution.prepare(zoo.load(model), setup)
 
     def work(task: batch.Task) -> dict[str, Any]:
         files.refuse_existing(task.target, overwrite=overwrite)
@@ -106,7 +107,12 @@ def reconstruct(
             original = _original(reference, measured)
         began = time.perf_counter()
         final = execution.final(
-            _shown(csrecon.reconstruct_steps(measured, network, counts, chosen), task.source.name)
+            _shown(
+                csrecon.reconstruct_steps(
+                    measured, network, counts, setup.device, precision=setup.precision
+                ),
+                task.source.name,
+            )
         )
         seconds = time.perf_counter() - began
         pixels = images.to_array(final.image, measured.format.color)
@@ -122,7 +128,8 @@ def reconstruct(
             "ratio": measured.operator.ratio,
             "model": model,
             "iterations": final.total,
-            "device": str(chosen),
+            "device": str(setup.device),
+            "precision": setup.precision,
             "seconds": round(seconds, 4),
             **score,
         }
@@ -135,8 +142,8 @@ def reconstruct(
             figures = f", PSNR {r['psnr']:.2f} dB, SSIM {r['ssim']:.4f}" if "psnr" in r else ""
             say(
                 f"{r['measurement']} -> {r['output']} ({r['height']}×{r['width']}, {r['color']}): "
-                f"{model}, {r['iterations']} iterations, {r['seconds']:.2f} s on {r['device']}"
-                f"{figures}"
+                f"{model}, {r['iterations']} iterations, {r['seconds']:.2f} s on {r['device']}, "
+                f"{r['precision']}{figures}"
             )
 
     batch.run(tasks, work, report)

@@ -8,13 +8,13 @@ from one generator whose state the checkpoint keeps, so that a run continues exa
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
+from csrecon import execution
 from csrecon.errors import CheckError, UsageError
 from csrecon.measurement import Measurement
 from csrecon.operators import count_measurements
@@ -22,7 +22,6 @@ from csrecon.recursion import Unfolding
 from csrecon.training.data import BLOCK, Measurer, Patches
 from csrecon.training.recipe import Recipe
 
-_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _FLOOR = 1e-5  # of an image's MSE under the logarithm: 50 dB
 
 
@@ -190,11 +189,7 @@ class Trainer:
         """
         recipe = self.recipe
         counts_of_ratio = [count_measurements(BLOCK**2, ratio) for ratio in recipe.ratios]
-        autocast = (
-            torch.autocast(self.device.type, _TYPES[recipe.precision])
-            if recipe.precision in _TYPES
-            else nullcontext()
-        )
+        setup = execution.Setup(self.device, recipe.precision)
         while self.progress < 1:
             began = time.perf_counter()
             rate = self.learning_rate()
@@ -206,7 +201,7 @@ class Trainer:
             counts = self._counts()
             x = self.patches.batch(recipe.batch, self._own)
             m = self._measurer(x, counts_of_ratio[which], self._common)
-            with autocast:
+            with setup.autocast():
                 loss, mse = self._objective(m, x, counts)
             value = float(loss.detach())
             if not math.isfinite(value):

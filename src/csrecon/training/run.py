@@ -92,7 +92,7 @@ def _agree(trainer: Trainer, stop: bool) -> bool:
 
 
 def validate(
-    network: Unfolding, paths: Sequence[Path], device: torch.device
+    network: Unfolding, paths: Sequence[Path], setup: execution.Setup
 ) -> dict[str, dict[str, float]]:
     """Mean PSNR in dB per ratio and IPL, with a Φ that training does not use."""
     allowed = [ipl for ipl in _VALIDATION_IPLS if ipl <= network.limits.max_ipl]
@@ -103,7 +103,7 @@ def validate(
             picture = images.read(path)
             m = api.sample(picture, ratio, seed=2**31)
             for ipl in allowed:
-                steps = execution.steps(network, m, network.schedule.with_ipl(ipl), device)
+                steps = execution.steps(network, m, network.schedule.with_ipl(ipl), setup)
                 image = execution.final(steps).image
                 total[ipl] += metrics.score(image, picture.planes).psnr / len(paths)
         table[f"{ratio:g}"] = {str(ipl): round(psnr, 3) for ipl, psnr in total.items()}
@@ -121,6 +121,7 @@ class Run:
 
     def __init__(self, recipe: Recipe, options: Options) -> None:
         self.recipe, self.options = recipe, options
+        self._setup = execution.Setup(options.device, recipe.precision)
         self.rank = distributed.get_rank() if distributed.is_initialized() else 0
         if not options.resume:
             files.refuse_existing(options.out / checkpoint.FILE, overwrite=False)
@@ -197,7 +198,7 @@ class Run:
         """A network with the averaged weights, in evaluation mode on the device."""
         network = zoo.card(self.recipe.model).build()
         network.load_state_dict(self.trainer.averaged())
-        prepared = execution.prepare(network.eval(), self.options.device)
+        prepared = execution.prepare(network.eval(), self._setup)
         assert isinstance(prepared, Unfolding)
         return prepared
 
@@ -215,7 +216,7 @@ class Run:
         """Score the averaged weights on the validation images, and log it."""
         if self.rank or not self.options.validation:
             return {}
-        table = validate(self.averaged(), self.options.validation, self.options.device)
+        table = validate(self.averaged(), self.options.validation, self._setup)
         self._log({"step": self.trainer.step, "validation": table})
         return table
 
