@@ -228,10 +228,13 @@ class RFMU(Modulation):
 class ProxBlock(nn.Module, ABC):
     """One layer: a learned step length ρ and a proximal network.
 
-    `reach` is how many pixels far `prox` looks: what a tile needs around it.
+    Attributes:
+        reach: how many pixels far `prox` looks: what a tile needs around it.
+        penalised: whether training wants the penalty of `prox`; without, none is computed.
     """
 
     reach: int
+    penalised = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -243,6 +246,13 @@ class ProxBlock(nn.Module, ABC):
 
         The penalty is a scalar that training may add to its loss; zero in evaluation mode.
         """
+
+    def fold(self, gain: Tensor) -> None:
+        """Multiply gains (sites, features) into the weights, in place.
+
+        From then on gains of 1 do what these gains did before. Unrolling needs it, nothing else.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not fold gains into its weights.")
 
     def forward(self, x: Tensor, gradient: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
         """One iteration from x with the gradient of the data term at x (R, eqs. 4 and 5)."""

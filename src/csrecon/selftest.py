@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from csrecon import api, files
 from csrecon.errors import CheckError
 
+MODEL = "rcoast"
 GOLDEN = Path(__file__).parent / "weights" / "golden_rcoast.npz"
 SHAPE = (50, 70)
 RATIO = 0.1
@@ -40,10 +41,10 @@ def scene() -> NDArray[np.float32]:
     return np.asarray(waves + 0.2 * (row + column > 60), dtype=np.float32)
 
 
-def compute(device: torch.device) -> dict[str, NDArray[np.float32]]:
+def compute(device: torch.device, model: str | Path = MODEL) -> dict[str, NDArray[np.float32]]:
     """Φ's fingerprint, y, and the reconstruction, by the names they are stored under."""
     m = api.sample(scene(), RATIO)
-    image = api.reconstruct(m, "rcoast", IPL, device)
+    image = api.reconstruct(m, model, IPL, device)
     fingerprint = np.array(m.operator.phi.fingerprint, np.float32)  # type: ignore[union-attr]
     return {"fingerprint": fingerprint, "y": m.y.numpy(), "image": image}
 

@@ -289,12 +289,12 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, photos, monkeypatch):
 
 
 def test_weights_to_begin_with(tmp_path, photos):
-    plan = recipe("rcoast").changed({"steps": "1", "batch": "1", "patch": "36"})
-    run = Run(plan, options(tmp_path, photos, init="rcoast"))
+    plan = recipe("rcoast").changed({"steps": "1", "batch": "1", "patch": "36", "init": "rcoast"})
+    run = Run(plan, options(tmp_path, photos))
     known = csrecon.load("rcoast").state_dict()
     assert all(torch.equal(known[k], v) for k, v in run.trainer.averaged().items())
     with pytest.raises(UsageError, match="do not fit"):
-        Run(TINY, options(tmp_path / "b", photos, init="rcoast"))
+        Run(TINY.model_copy(update={"init": "rcoast"}), options(tmp_path / "b", photos))
 
 
 SETTINGS = [

@@ -36,7 +36,8 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Folder of the run.  [runs/NAME]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     init: Annotated[
-        str | None, typer.Option(help="Weights to begin with: a model name or .safetensors.")
+        str | None,
+        typer.Option(help="Weights to begin with: a model name or .safetensors.  [the recipe's]"),
     ] = None,
     max_time: Annotated[
         str | None, typer.Option(help="Stop after so much training: 90s, 25m or 2h.")
@@ -74,6 +75,8 @@ def train(
     if data_fraction is not None:
         changes["data_fraction"] = str(data_fraction)
     plan = plan.changed(changes)
+    if init is not None:
+        plan = plan.model_copy(update={"init": init})
     if data:
         plan = plan.model_copy(update={"data": tuple(data)})
     seconds = _seconds(max_time)
@@ -93,7 +96,6 @@ def train(
             resume=resume,
             max_seconds=seconds,
             fit=fit,
-            init=init,
         )
         facts, caught = _carry_out(running.Run(plan, options))
         if rank == 0:

@@ -8,6 +8,7 @@ Source: C, section III; R, section 3.2.
 
 from typing import Literal, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, relu
 
@@ -60,6 +61,13 @@ class CoastBlock(ProxBlock):
         for unit in self.residual:
             h = unit(h, gain[0])
         return r + self.tail(h), r.new_zeros(())
+
+    def fold(self, gain: Tensor) -> None:
+        """Multiply gains (1, F) into the second convolution of every unit."""
+        with torch.no_grad():
+            for name, parameter in self.residual.named_parameters():
+                if ".conv2." in name:
+                    parameter.mul_(gain[0].view(-1, *[1] * (parameter.ndim - 1)))
 
 
 def coast(

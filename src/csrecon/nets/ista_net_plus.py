@@ -63,10 +63,16 @@ class IstaNetPlusBlock(ProxBlock):
         code = self._transform(self.analysis, features)
         sparse = torch.sign(code) * relu(code.abs() - self.threshold)
         image = r + conv2d(self._transform(self.synthesis, sparse), before_tail, padding=1)
-        if not self.training:
+        if not (self.training and self.penalised):
             return image, r.new_zeros(())
         asymmetry = self._transform(self.synthesis, code) - features
         return image, asymmetry.square().mean()
+
+    def fold(self, gain: Tensor) -> None:
+        """Multiply gains (2, F) into the first and the last convolution."""
+        with torch.no_grad():
+            self.head.weight.mul_(gain[0].view(-1, 1, 1, 1))
+            self.tail.weight.mul_(gain[1].view(1, -1, 1, 1))
 
 
 def ista_net_plus(
@@ -78,6 +84,7 @@ def ista_net_plus(
     max_steps: Count | None = None,
     start: StartMatrix | None = None,
     blockwise: bool = True,
+    projection: bool = False,
 ) -> Unfolding:
     """Build ISTA-Net+ (`modulation="none"`) or RISTA-Net+ (`"rfmu"`).
 
@@ -89,6 +96,7 @@ def ista_net_plus(
         max_steps: R_max of the RFMUs; None for the sum of the schedule's counts.
         start: the Φ that the weights' start matrix Q belongs to; None starts from Φᵀy.
         blockwise: every block is an image of its own, as published.
+        projection: end with a projection onto the measurements.
     """
     units: Modulation = (
         RFMU(features, max_steps or sum(schedule.counts), _SITES, level_scale=None)
@@ -97,4 +105,4 @@ def ista_net_plus(
     )
     blocks = [IstaNetPlusBlock(features) for _ in schedule.counts]
     first = LinearStart(start) if start else None
-    return Unfolding(blocks, schedule, units, limits, first, blockwise)
+    return Unfolding(blocks, schedule, units, limits, first, blockwise, projection)

@@ -8,6 +8,7 @@ import pydantic
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from csrecon import zoo
 from csrecon.errors import UsageError, nearest
 
 
@@ -27,6 +28,9 @@ class Recipe(_Part):
 
     Attributes:
         model: the entry of models.yaml whose network is trained.
+        init: the entry or .safetensors file it begins with; a recursive network begins its
+            unrolled one. None for random weights.
+        arguments: changes to the entry's own arguments.
         data: names of image sets or folders.
         data_fraction: share of the paper's 88,912 blocks of 33×33, as a fixed pool of patches
             with that many pixels; 1 crops anew at every step.
@@ -43,7 +47,7 @@ class Recipe(_Part):
         loss: `mse` of the last iterate, or its mean over images of log10 (`log`).
         every: weight of the mean loss over all iterates beside that of the last.
         worse: weight of the penalty on iterates whose loss exceeds the one before.
-        penalty: weight of the blocks' own penalty, summed over the iterations.
+        penalty: weight of the blocks' own penalty, summed over the iterations; 0 computes none.
         zero_tail: the last convolution of every block begins at zero, so that the untrained
             network leaves x⁰ as it is.
         learning_rate, final_learning_rate: ends of the curve (cosine after the warm-up).
@@ -55,6 +59,8 @@ class Recipe(_Part):
     """
 
     model: str
+    init: str | None = None
+    arguments: dict[str, Any] = {}
     data: tuple[str, ...] = ("t91",)
     data_fraction: float = Field(1.0, gt=0, le=1)
     scales: tuple[float, ...] = (1.0, 0.85, 0.7)
@@ -80,6 +86,11 @@ class Recipe(_Part):
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     steps: int = Field(ge=1)
     seed: int = Field(0, ge=0)
+
+    def blueprint(self) -> zoo.Blueprint:
+        """The network to train: the entry's, with the recipe's arguments."""
+        entry = zoo.card(self.model).blueprint()
+        return entry.model_copy(update={"arguments": entry.arguments | self.arguments})
 
     def cap(self, progress: float) -> int:
         """The largest iteration count at a progress in [0, 1]."""

@@ -20,11 +20,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from csrecon import api, execution, files, images, metrics, plot, zoo
 from csrecon.errors import UsageError
-from csrecon.recursion import Unfolding
+from csrecon.recursion import ProxBlock, Unfolding
 from csrecon.training import checkpoint
 from csrecon.training.data import Patches
 from csrecon.training.loop import Progress, Trainer
 from csrecon.training.recipe import Recipe
+from csrecon.training.unroll import unroll
 
 LOG, WEIGHTS, RECIPE, CURVE = "log.jsonl", "weights.safetensors", "recipe.json", "curve.png"
 _LOG_EVERY = 50
@@ -44,7 +45,6 @@ class Options:
         max_seconds: stop after so much training time, of all sessions together; None never.
         fit: the learning-rate curve and the stages follow max_seconds instead of the steps.
         save_every: seconds of training between checkpoints, each with a validation.
-        init: name or path of weights to begin with; None for random ones.
     """
 
     out: Path
@@ -55,30 +55,36 @@ class Options:
     max_seconds: float | None = None
     fit: bool = False
     save_every: float = 600.0
-    init: str | None = None
 
 
-def _network(recipe: Recipe, init: str | None) -> Unfolding:
-    network = zoo.card(recipe.model).build()
-    if init is not None:
-        source = zoo.load(init)
-        if not isinstance(source, Unfolding):
-            raise UsageError(f"{init}: a classical solver has no weights to begin with.")
-        try:
-            network.load_state_dict(source.state_dict())
-        except RuntimeError as error:
-            raise UsageError(f"{init}: its weights do not fit {recipe.model}: {error}") from error
+def _network(recipe: Recipe, fresh: bool) -> Unfolding:
+    """The network to train; a fresh run gives it its first weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        network = recipe.blueprint().build()
+    if fresh and recipe.init is not None:
+        _begin(network, recipe.init)
     elif recipe.zero_tail:
         for name, parameter in network.named_parameters():
             if ".tail." in name:
                 torch.nn.init.zeros_(parameter)
+    for block in network.blocks:
+        assert isinstance(block, ProxBlock)
+        block.penalised = recipe.penalty > 0
     return network
 
 
-def _seeded_network(recipe: Recipe, init: str | None) -> Unfolding:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        return _network(recipe, init)
+def _begin(network: Unfolding, init: str) -> None:
+    source = zoo.load(init)
+    if not isinstance(source, Unfolding):
+        raise UsageError(f"{init}: a classical solver has no weights to begin with.")
+    if len(source.blocks) < len(network.blocks):
+        unroll(source, network)
+        return
+    try:
+        network.load_state_dict(source.state_dict())
+    except RuntimeError as error:
+        raise UsageError(f"{init}: its weights do not fit this network: {error}") from error
 
 
 def _agree(trainer: Trainer, stop: bool) -> bool:
@@ -127,7 +133,7 @@ class Run:
             files.refuse_existing(options.out / checkpoint.FILE, overwrite=False)
         state = checkpoint.load(options.out, recipe) if options.resume else None
         patches = Patches(options.data, recipe, options.device)
-        network = _seeded_network(recipe, options.init)
+        network = _network(recipe, fresh=state is None)
         network.to(options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.trainer = Trainer(
             network,
@@ -196,7 +202,7 @@ class Run:
 
     def averaged(self) -> Unfolding:
         """A network with the averaged weights, in evaluation mode on the device."""
-        network = zoo.card(self.recipe.model).build()
+        network = self.recipe.blueprint().build()
         network.load_state_dict(self.trainer.averaged())
         prepared = execution.prepare(network.eval(), self._setup)
         assert isinstance(prepared, Unfolding)
@@ -208,9 +214,8 @@ class Run:
         if self.rank:
             return
         checkpoint.save(self.options.out, self.recipe, self.trainer.state(own))
-        card = zoo.card(self.recipe.model)
         path = self.options.out / WEIGHTS
-        zoo.save(self.averaged().cpu(), card.blueprint(), path, overwrite=True)
+        zoo.save(self.averaged().cpu(), self.recipe.blueprint(), path, overwrite=True)
 
     def validate(self) -> dict[str, dict[str, float]]:
         """Score the averaged weights on the validation images, and log it."""

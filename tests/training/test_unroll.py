@@ -1,0 +1,62 @@
+"""Unrolling: what a recursive network computes, its copy in layers computes too."""
+
+import pytest
+import torch
+
+import csrecon
+from csrecon import zoo
+from csrecon.errors import UsageError
+from csrecon.nets.coast import coast
+from csrecon.nets.ista_net_plus import ista_net_plus
+from csrecon.recursion import Limits, Schedule
+from csrecon.training.unroll import unroll
+from tests.conftest import scene
+
+LIMITS = Limits(1, 1, (0.1, 0.5))
+
+
+def measurement(ratio):
+    return csrecon.sample(scene(40, 70), ratio=ratio, color="gray")
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+def test_ista_net_plus_computes_the_same():
+    source = ista_net_plus(Schedule((2, 3)), modulation="rfmu", blockwise=False).eval()
+    target = ista_net_plus(Schedule((1,) * 5), LIMITS, blockwise=False).eval()
+    m = measurement(0.2)
+    assert not torch.allclose(target(m), source(m), atol=1e-2)
+    unroll(source, target)
+    torch.testing.assert_close(target(m), source(m), atol=1e-4, rtol=0)
+
+
+def test_coast_computes_the_same_in_the_middle_of_its_ratios():
+    source = zoo.load("rcoast")
+    limits = Limits(1, 1, (327 / 1089 - 0.2, 327 / 1089 + 0.2))
+    target = coast(Schedule((1,) * 20), limits, projection=source.projection).eval()
+    unroll(source, target)
+    m = measurement(0.3)
+    torch.testing.assert_close(target(m), source(m), atol=1e-4, rtol=0)
+    for ratio in (0.1, 0.5):
+        m = measurement(ratio)
+        assert (target(m) - source(m)).square().mean().sqrt() < 0.03
+
+
+@pytest.mark.parametrize(
+    ("layers", "counts", "message"),
+    [(5, (1,) * 19, "19 layers cannot begin as one of 20"), (5, (2,) * 20, "without recursion")],
+)
+def test_what_cannot_begin_unrolled(layers, counts, message):
+    source = coast(Schedule((4,) * layers), modulation="rfmu")
+    with pytest.raises(UsageError, match=message):
+        unroll(source, coast(Schedule(counts), LIMITS))
+
+
+def test_layers_of_another_kind():
+    with pytest.raises(UsageError, match="layers of both networks differ"):
+        unroll(
+            coast(Schedule((2, 2)), modulation="rfmu"), ista_net_plus(Schedule((1,) * 4), LIMITS)
+        )
