@@ -1,6 +1,10 @@
 """Fixtures: the shared reference folder where there is one, and images made from formulas."""
 
+import contextlib
 import os
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +44,67 @@ def photo(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads the user's cache or data, and relative outputs land in its own folder."""
+    """No test reads the user's cache or data, leaves this machine, or writes elsewhere."""
     monkeypatch.setenv("CSRECON_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CSRECON_OFFLINE", "1")
     monkeypatch.delenv("CSRECON_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
+
+
+class Server(ThreadingHTTPServer):
+    """Answers with what a test planted: path -> a body, or a function of the handler."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answers: dict[str, bytes | Callable[[BaseHTTPRequestHandler], None]] = {}
+        self.asked: list[str] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        self.server.asked.append(path)
+        answer = self.server.answers.get(path)
+        with contextlib.suppress(ConnectionError):
+            if answer is None:
+                self.send_error(404)
+            elif callable(answer):
+                answer(self)
+            else:
+                self.reply(answer)
+
+    do_HEAD = do_GET  # noqa: N815 - the base class's word
+
+    def reply(self, body: bytes, status: int = 200, **headers: str) -> None:
+        self.send_response(status)
+        for key, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(key.replace("_", "-"), value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server on this machine that stands for every other."""
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        monkeypatch.delenv("CSRECON_OFFLINE")
+        monkeypatch.setenv("CSRECON_MIRROR", running.url)
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        yield running
+        running.shutdown()
+        thread.join()

@@ -15,6 +15,7 @@ ROOMS = [
     "errors",
     "files",
     "images",
+    "fetch",
     "metrics",
     "operators",
     "measurement",

@@ -109,11 +109,11 @@ def test_report_suffix(tmp_path):
 def test_sets_are_found_where_they_are_said_to_be(tmp_path, monkeypatch):
     with pytest.raises(ModelError, match="CSRECON_DATA"):
         datasets.images("set11")
-    for place in (tmp_path / "given", tmp_path / "cache" / "data"):
-        (place / "set11").mkdir(parents=True)
-        for index in range(11):
-            Image.fromarray(scene(9, 9)).save(place / "set11" / f"{index:02}.png")
-    assert datasets.images("set11")[0].parts[-4:-2] == ("cache", "data")
+    for place, name in ((tmp_path / "given", "set11"), (tmp_path / "cache" / "data", "set12")):
+        (place / name).mkdir(parents=True)
+        for index in range(datasets.DATASETS[name].count):
+            Image.fromarray(scene(9, 9)).save(place / name / f"{index:02}.png")
+    assert datasets.images("set12")[0].parts[-4:-2] == ("cache", "data")
     assert datasets.images("set11", tmp_path / "given")[0].parts[-3] == "given"
     monkeypatch.setenv("CSRECON_DATA", str(tmp_path / "given"))
     assert datasets.images("set11")[0].parts[-3] == "given"

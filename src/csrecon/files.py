@@ -159,7 +159,7 @@ def refuse_existing(*targets: Path, overwrite: bool) -> None:
         try:
             folder, taken = target.is_dir(), os.path.lexists(target)
         except OSError as error:
-            raise _explained(error, target) from error
+            raise explained(error, target) from error
         if folder:
             raise UsageError(f"{target}: is a folder; give a file name.")
         if taken and not overwrite:
@@ -214,20 +214,21 @@ def new_files(
             published.append(target)
         published.clear()
     except OSError as error:
-        raise _explained(error, targets[0]) from error
+        raise explained(error, targets[0]) from error
     finally:
         for leftover in [*temporaries, *(published if not overwrite else [])]:
             with contextlib.suppress(OSError):
                 leftover.unlink(missing_ok=True)
 
 
-def _explained(error: OSError, target: Path) -> ResourceError:
+def explained(error: OSError, target: Path) -> ResourceError:
+    """What to tell when the operating system refuses to write `target`."""
     if error.errno == errno.ENOSPC:
         return ResourceError(f"{target}: the disk is full; nothing was written. Free some space.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ResourceError(
             f"{target}: no permission to write in {os.fspath(target.parent)}; nothing was "
-            "written. Choose another folder with -o."
+            "written. Choose another folder: -o for outputs, CSRECON_CACHE for downloads."
         )
     return ResourceError(
         f"{target}: cannot be written ({error.strerror or error}); nothing was written."

@@ -25,10 +25,10 @@ def doctor(device: Device = "auto", as_json: Json = False) -> None:
     import torch
 
     import csrecon
-    from csrecon import datasets, execution, selftest
+    from csrecon import execution, fetch, selftest
 
     chosen = execution.choose_device(device)
-    cache = datasets.cache_dir()
+    cache = fetch.cache_dir()
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     facts: dict[str, Any] = {
         "csrecon": csrecon.__version__,

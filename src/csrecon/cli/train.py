@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from csrecon.cli.command import Device, Json, SignalError, progress, say, say_json
-from csrecon.errors import ModelError, UsageError
+from csrecon.errors import UsageError
 
 if TYPE_CHECKING:
     from csrecon.training.run import Run
@@ -83,10 +83,8 @@ def train(
     if fit and seconds is None:
         raise UsageError("--fit needs --max-time.")
     paths = [path for source in plan.data for path in datasets.images(source, data_dir)]
-    try:
-        validation = datasets.images("set11", data_dir)[:3]
-    except ModelError:
-        validation = []
+    known = datasets.at_hand("set11", data_dir)
+    validation = datasets.images("set11", data_dir)[:3] if known else []
     with _processes(device) as (chosen, rank):
         options = running.Options(
             out=out or Path("runs") / (f"{name}-{recipe}" if recipe else name),
