@@ -43,12 +43,12 @@ def test_iterations_improve_the_image():
 
 
 def test_the_model_can_be_a_name_a_path_or_a_network():
-    from csrecon import zoo
+    from csrecon import depot
 
     m = csrecon.sample(GRAY, ratio=0.1)
     by_name = csrecon.reconstruct(m, "rcoast", 2)
     np.testing.assert_array_equal(csrecon.reconstruct(m, csrecon.load("rcoast"), 2), by_name)
-    np.testing.assert_array_equal(csrecon.reconstruct(m, zoo.weights_path("rcoast"), 2), by_name)
+    np.testing.assert_array_equal(csrecon.reconstruct(m, depot.weights_path("rcoast"), 2), by_name)
     np.testing.assert_array_equal(csrecon.reconstruct(m, ipl=[2] * 5, device="cpu"), by_name)
 
 

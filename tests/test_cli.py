@@ -127,7 +127,7 @@ def test_two_inputs_of_one_name(tmp_path):
 
 def test_models(tmp_path):
     assert "rcoast" in run("models", "list").stdout
-    assert "18,287 steps" in run("models", "info", "rcoast").stdout
+    assert "18,287 steps" in run("models", "info", "rcoast-first").stdout
     assert json.loads(run("models", "info", "rcoast", "--json").stdout)["parameters"] == 281_674
     assert set(json.loads(run("models", "list", "--json").stdout)) >= {"rcoast", "coast"}
     assert "did you mean 'rcoast'" in run("models", "info", "rcost", code=4).stderr

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import csrecon
-from csrecon import published, zoo
+from csrecon import cards, published
 from csrecon.errors import InputError, UsageError
 from csrecon.measurement import Measurement
 from csrecon.nets.ista_net_plus import ista_net_plus
@@ -21,12 +21,12 @@ AUTHORS = {"golden_rcoast": "rcoast-5x4-full", "golden_coast5x4": "coast-5x4-no-
 
 def fresh(name, seed=0):
     torch.manual_seed(seed)
-    return zoo.card(name).build().eval()
+    return cards.card(name).build().eval()
 
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_parameter_counts_of_the_paper(name):
-    card = zoo.card(name)
+    card = cards.card(name)
     count = sum(p.numel() for p in card.build().parameters())
     assert count == card.parameters == COUNTS[name]
 

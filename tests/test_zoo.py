@@ -7,22 +7,23 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import csrecon
-from csrecon import published, zoo
+from csrecon import cards, depot, published, zoo
 from csrecon.errors import InputError, ModelError, UsageError
 from tests.conftest import scene, shared
 
 
 def test_bundled_weights_are_the_card_s():
-    bundled = {name: card for name, card in zoo.cards().items() if card.weights}
+    known = cards.cards().items()
+    bundled = {name: card for name, card in known if isinstance(card.weights, cards.Bundled)}
     assert "rcoast" in bundled
     for name, card in bundled.items():
-        path = zoo.weights_path(name)
+        path = depot.weights_path(name)
         assert path.stat().st_size == card.weights.bytes
         assert zoo.read_blueprint(path) == card.blueprint()
 
 
 def test_cards_without_weights_say_so():
-    for name, card in zoo.cards().items():
+    for name, card in cards.cards().items():
         if card.weights is None:
             with pytest.raises(ModelError, match=r"no released weights yet; models with: .*rcoast"):
                 csrecon.load(name)
@@ -30,7 +31,7 @@ def test_cards_without_weights_say_so():
 
 def test_a_solver_has_no_card():
     with pytest.raises(ModelError, match="classical solver"):
-        zoo.card("tv")
+        cards.card("tv")
 
 
 def test_misspelt_names_are_answered_with_the_nearest():
@@ -40,17 +41,17 @@ def test_misspelt_names_are_answered_with_the_nearest():
 
 
 def test_altered_weights_are_refused(tmp_path, monkeypatch):
-    whole = zoo.weights_path("rcoast").read_bytes()
+    whole = depot.weights_path("rcoast").read_bytes()
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "rcoast.safetensors").write_bytes(whole[:-1] + b"\x00")
-    zoo.cards()
-    monkeypatch.setattr(zoo, "_PACKAGE", tmp_path)
+    cards.cards()
+    monkeypatch.setattr(depot, "PACKAGE", tmp_path)
     with pytest.raises(ModelError, match="altered"):
         csrecon.load("rcoast")
 
 
 def test_a_file_carries_its_own_architecture(tmp_path):
-    card = zoo.card("rista")
+    card = cards.card("rista")
     net = card.build()
     path = tmp_path / "mine.safetensors"
     zoo.save(net, card.blueprint(), path)
@@ -82,8 +83,8 @@ def test_a_file_carries_its_own_architecture(tmp_path):
     ],
 )
 def test_metadata_that_do_not_fit(tmp_path, change, message):
-    blueprint = json.loads(zoo.card("rcoast").blueprint().model_dump_json()) | change
-    weights = load_file(zoo.weights_path("rcoast"))
+    blueprint = json.loads(cards.card("rcoast").blueprint().model_dump_json()) | change
+    weights = load_file(depot.weights_path("rcoast"))
     save_file(weights, tmp_path / "a.safetensors", {"csrecon": json.dumps(blueprint)})
     with pytest.raises(ModelError, match=message):
         csrecon.load(tmp_path / "a.safetensors")
@@ -92,7 +93,7 @@ def test_metadata_that_do_not_fit(tmp_path, change, message):
 def test_weights_that_are_not_finite(tmp_path):
     net = csrecon.load("rcoast")
     net.blocks[0].rho.data.fill_(float("nan"))
-    zoo.save(net, zoo.card("rcoast").blueprint(), tmp_path / "a.safetensors")
+    zoo.save(net, cards.card("rcoast").blueprint(), tmp_path / "a.safetensors")
     with pytest.raises(ModelError, match="NaN"):
         csrecon.load(tmp_path / "a.safetensors")
 
@@ -120,19 +121,19 @@ def test_files_that_are_no_models(tmp_path):
 def test_a_models_yaml_that_cannot_be(tmp_path, text, message):
     (tmp_path / "models.yaml").write_text(text)
     with pytest.raises(ModelError, match=message):
-        zoo.read_cards(tmp_path / "models.yaml")
+        cards.read_cards(tmp_path / "models.yaml")
 
 
 def test_an_extra_key_on_a_card_is_an_error(tmp_path):
-    card = zoo.card("coast").model_dump(mode="json") | {"licens": "typo"}
+    card = cards.card("coast").model_dump(mode="json") | {"licens": "typo"}
     (tmp_path / "models.yaml").write_text(json.dumps({"version": 1, "models": {"a": card}}))
     with pytest.raises(ModelError, match="licens"):
-        zoo.read_cards(tmp_path / "models.yaml")
+        cards.read_cards(tmp_path / "models.yaml")
 
 
 def test_published_figures_are_found():
-    assert zoo.card("rcoast").published_at("bsd68", "paper", "4", 0.1) == (26.14, 0.7329)
-    assert zoo.card("rcoast").published_at("bsd68", "paper", "5", 0.1) is None
+    assert cards.card("rcoast").published_at("bsd68", "paper", "4", 0.1) == (26.14, 0.7329)
+    assert cards.card("rcoast").published_at("bsd68", "paper", "5", 0.1) is None
 
 
 def test_a_checkpoint_that_wants_to_run_code_is_refused(tmp_path):

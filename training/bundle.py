@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from csrecon import files, selftest, zoo
+from csrecon import cards, files, selftest, zoo
 
 run = Path(sys.argv[1])
 name = json.loads((run / "recipe.json").read_text(encoding="utf-8"))["model"]
 source = run / "weights.safetensors"
 target = selftest.GOLDEN.with_name(f"{name}.safetensors")
-if zoo.read_blueprint(source) != zoo.card(name).blueprint():
+if zoo.read_blueprint(source) != cards.card(name).blueprint():
     sys.exit(f"{source}: was not trained for {name} as models.yaml describes it.")
 shutil.copyfile(source, target)
 print(

@@ -91,16 +91,18 @@ def sample(
     return Measurement.of(measuring, measuring(picture.planes), picture.format)
 
 
-def load(name: str | Path) -> Reconstructor:
+def load(name: str | Path, ratio: float | None = None) -> Reconstructor:
     """A reconstructor by name or path: a network in evaluation mode, or a classical solver.
 
     Args:
-        name: a name of `csrecon models list`, or the path of a .safetensors file.
+        name: a name of `csrecon models list`, the path of a .safetensors file, or
+            `hf:owner/name[@revision]` on the Hugging Face hub.
+        ratio: m/n of the measurement, for the models that have weights a ratio.
 
     Raises:
         ModelError: unknown, without weights, or damaged.
     """
-    return zoo.load(name)
+    return zoo.load(name, ratio)
 
 
 def measurement(
@@ -135,7 +137,7 @@ def reconstruct_steps(
         ResourceError: an absent device, or not enough memory.
     """
     setup = execution.choose(device, precision)
-    network = zoo.load(model) if isinstance(model, str | Path) else model
+    network = zoo.load(model, m.level) if isinstance(model, str | Path) else model
     schedule = None
     if ipl is not None:
         if not isinstance(network, Unfolding):

@@ -6,13 +6,14 @@ A row is one image; a cell is the mean over the images of a set, beside what the
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
 
-from csrecon import api, execution, images, metrics, zoo
+from csrecon import api, cards, depot, execution, images, metrics
 from csrecon.measurement import Measurement
 from csrecon.metrics import Protocol, Score
 from csrecon.operators import BlockOperator, Phi, count_measurements
@@ -109,9 +110,10 @@ def run(
 ) -> Iterator[Row]:
     """Reconstruct every image with every model, ratio and IPL; yield a row for each.
 
-    Every model and image sees the same gaussian Φ of `seed` at a ratio; what is named twice runs
-    once. All images are read and all schedules checked before the first reconstruction. The first
-    reconstruction of a model is run once more beforehand, so that no row times a warm-up.
+    Every model and image sees the same gaussian Φ of `seed` at a ratio, except networks that work
+    with no Φ but their own; what is named twice runs once. All images are read and all schedules
+    checked before the first reconstruction. The first reconstruction of a model is run once more
+    beforehand, so that no row times a warm-up.
 
     Args:
         models: names of the zoo or paths of .safetensors files.
@@ -128,32 +130,64 @@ def run(
     """
     n = BLOCK[0] * BLOCK[1]
     counts = {ratio: count_measurements(n, ratio) for ratio in ratios}
-    networks = {name: execution.prepare(api.load(name), setup) for name in models}
-    schedules = {name: _schedules(network, ipls) for name, network in networks.items()}
+
+    @cache
+    def network(name: str, level: float | None) -> Reconstructor:
+        return execution.prepare(api.load(name, level), setup)
+
+    jobs = [
+        _job(name, ratio, Phi.make(m, n, seed), network, ipls)
+        for name in dict.fromkeys(models)
+        for ratio, m in counts.items()
+    ]
     for path in paths:
         images.read(path)  # a bad image is found before hours of work, not after
-    first = images.read(paths[0])
-    for name, network in networks.items():
-        warm = Phi.make(next(iter(counts.values())), n, seed)
-        evaluate(network, first, warm, schedules[name][0], setup, protocol)
-        for ratio, m in counts.items():
-            phi = Phi.make(m, n, seed)
-            for schedule in schedules[name]:
-                for path in paths:
-                    picture = images.read(path)
-                    score, seconds = evaluate(network, picture, phi, schedule, setup, protocol)
-                    yield Row(
-                        model=name,
-                        dataset=dataset,
-                        image=path.name,
-                        ratio=ratio,
-                        m=len(phi.matrix),
-                        ipl="" if schedule is None else str(schedule),
-                        psnr=score.psnr,
-                        ssim=score.ssim,
-                        seconds=seconds,
-                        peak_memory=peak_memory(setup.device),
-                    )
+    warm: set[str] = set()
+    for job in jobs:
+        if job.model not in warm:
+            first = images.read(paths[0])
+            evaluate(job.network, first, job.phi, job.schedules[0], setup, protocol)
+            warm.add(job.model)
+        for schedule in job.schedules:
+            for path in paths:
+                picture = images.read(path)
+                score, seconds = evaluate(job.network, picture, job.phi, schedule, setup, protocol)
+                yield Row(
+                    model=job.model,
+                    dataset=dataset,
+                    image=path.name,
+                    ratio=job.ratio,
+                    m=len(job.phi.matrix),
+                    ipl="" if schedule is None else str(schedule),
+                    psnr=score.psnr,
+                    ssim=score.ssim,
+                    seconds=seconds,
+                    peak_memory=peak_memory(setup.device),
+                )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A model at a ratio: its network, its Φ, and the schedules to run."""
+
+    model: str
+    ratio: float
+    network: Reconstructor
+    phi: Phi
+    schedules: list[Schedule | None]
+
+
+def _job(
+    name: str,
+    ratio: float,
+    phi: Phi,
+    network: Callable[[str, float | None], Reconstructor],
+    ipls: Sequence[int | tuple[int, ...] | None],
+) -> _Job:
+    known = cards.cards().get(name)
+    loaded = network(name, ratio if known and known.per_ratio else None)
+    own = depot.own_phi(name, ratio) if known else None
+    return _Job(name, ratio, loaded, own or phi, _schedules(loaded, ipls))
 
 
 def _schedules(
@@ -176,7 +210,7 @@ def summarize(rows: Sequence[Row], protocol: Protocol = "paper") -> list[Cell]:
         groups.setdefault((row.model, row.dataset, row.ratio, row.ipl), []).append(row)
     cells = []
     for (model, dataset, ratio, ipl), group in groups.items():
-        card = zoo.cards().get(model)
+        card = cards.cards().get(model)
         printed = card.published_at(dataset, protocol, ipl, ratio) if card else None
         count = len(group)
         peaks = [row.peak_memory for row in group if row.peak_memory is not None]

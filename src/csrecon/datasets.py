@@ -88,6 +88,17 @@ DATASETS: dict[str, DatasetCard] = {
 }
 
 
+def card(name: str) -> DatasetCard:
+    """The card of a set.
+
+    Raises:
+        ModelError: no set of that name; the nearest one is named.
+    """
+    if name not in DATASETS:
+        raise ModelError(f"no data set named {name!r}: {nearest(name, DATASETS)}")
+    return DATASETS[name]
+
+
 def remotes(name: str) -> dict[str, Remote]:
     """The files of a set by name; none where their digests are not known.
 

@@ -126,7 +126,7 @@ def fetch(remote: Remote, target: Path) -> Path:
             f"{target.name}: not in the cache ({target}), and the network is switched off. "
             f"Fetch it on a machine with a network from {remote.url}, or go online."
         )
-    with _locked(target):
+    with locked(target):
         if target.is_file():
             wrong = problem(target, remote)
             if wrong is None:
@@ -234,7 +234,7 @@ def _quarantine(path: Path, target: Path) -> Path:
 
 
 @contextmanager
-def _locked(target: Path) -> Iterator[None]:
+def locked(target: Path) -> Iterator[None]:
     """Be the only process that writes `target`.
 
     Raises:

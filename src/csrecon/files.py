@@ -153,6 +153,37 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
+def read_mat(path: Path) -> NDArray[Any]:
+    """Read the one matrix of numbers that a MATLAB file (version 5 to 7) holds.
+
+    Raises:
+        InputError: not such a file, or not exactly one matrix in it.
+    """
+    from scipy.io import loadmat, matlab  # noqa: PLC0415 - slow to import
+
+    require_file(path)
+    try:
+        content = loadmat(path)
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        NotImplementedError,
+        OSError,
+        zlib.error,
+        matlab.MatReadError,
+    ) as error:
+        raise InputError(f"{path}: not a readable MATLAB file ({error}).") from error
+    matrices = {
+        name: value
+        for name, value in content.items()
+        if isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind in "biuf"
+    }
+    if len(matrices) != 1:
+        raise InputError(f"{path}: holds the matrices {sorted(matrices)}; expected exactly one.")
+    return np.ascontiguousarray(matrices.popitem()[1])
+
+
 def refuse_existing(*targets: Path, overwrite: bool) -> None:
     """Raise UsageError when a target exists and may not be replaced."""
     for target in targets:

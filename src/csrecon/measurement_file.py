@@ -188,7 +188,7 @@ def as_values(array: NDArray[Any], label: str) -> NDArray[np.float32]:
 
 
 def read_phi(path: Path) -> Phi:
-    """Φ from a .npy file, or from the array `phi` of a .npz.
+    """Φ from a .npy or .mat file, or from the array `phi` of a .npz.
 
     Raises:
         InputError: an unreadable file or an array that is no sampling matrix.
@@ -198,6 +198,8 @@ def read_phi(path: Path) -> Phi:
         if "phi" not in arrays:
             raise InputError(f"{path}: holds {sorted(arrays)}, and no array named 'phi'.")
         return Phi.given(arrays["phi"], str(path))
+    if path.suffix.lower() == ".mat":
+        return Phi.given(files.read_mat(path), str(path))
     return Phi.given(files.read_npy(path), str(path))
 
 

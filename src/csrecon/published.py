@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
 
+from csrecon.cards import Allowed, Blueprint, Trained
 from csrecon.errors import InputError, ModelError, UsageError
 from csrecon.files import require_file
 from csrecon.operators import Phi
 from csrecon.recursion import Unfolding
-from csrecon.zoo import Allowed, Blueprint, Trained
 
 _ALLOWED_TYPES: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     np.ndarray,

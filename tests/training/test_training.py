@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import csrecon
-from csrecon import images, zoo
+from csrecon import cards, images
 from csrecon.errors import CheckError, InputError, ModelError, ResourceError, UsageError
 from csrecon.training import checkpoint
 from csrecon.training.data import BLOCK, Measurer, Patches
@@ -62,17 +62,17 @@ def trained(trainer, steps):
 
 def trainer(photos, plan=TINY, **changes):
     torch.manual_seed(0)
-    return Trainer(zoo.card(plan.model).build(), plan, Patches(photos, plan, CPU), CPU, **changes)
+    return Trainer(cards.card(plan.model).build(), plan, Patches(photos, plan, CPU), CPU, **changes)
 
 
 def test_every_model_has_its_recipes():
-    for model in zoo.cards():
+    for model in cards.cards():
         assert recipes()[model].model == model
     for model in ("rcoast", "rista", "coast", "istanet-plus"):
         assert {f"{model}-paper", f"{model}-3pct"} <= set(recipes())
     for plan in recipes().values():
         assert plan.stages[-1].until == 1
-        assert plan.cap(0.999) <= zoo.card(plan.model).allowed.ipl
+        assert plan.cap(0.999) <= cards.card(plan.model).allowed.ipl
 
 
 def test_the_papers_recipe():
@@ -158,7 +158,7 @@ def test_the_paper_s_phis_are_fixed():
 
 
 def test_the_loss_is_the_recipe_s(photos):
-    net = zoo.card("rista").build().train()
+    net = cards.card("rista").build().train()
     m = csrecon.sample(scene(36, 36)[..., 0], 0.3)
     x = torch.from_numpy(scene(36, 36)[..., 0] / np.float32(255))[None, None]
     steps = list(net.steps(m, net.schedule.with_ipl((1, 2, 1))))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import csrecon
-from csrecon.cli import bench, doctor, models, quickstart, reconstruct, sample, train
+from csrecon.cli import bench, data, doctor, models, quickstart, reconstruct, sample, train
 from csrecon.cli.command import Application
 
 app = Application(
@@ -29,6 +29,7 @@ app.add(reconstruct.reconstruct)
 app.add(bench.bench)
 app.add(train.train)
 app.add_typer(models.app)
+app.add_typer(data.app)
 app.add(doctor.doctor)
 
 

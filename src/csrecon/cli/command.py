@@ -136,7 +136,20 @@ def progress() -> Progress:
 
 
 @contextmanager
-def _session(verbose: bool, quiet: bool) -> Iterator[None]:
+def _shown(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar for a download."""
+    with progress() as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda amount: bar.update(task, advance=amount)
+
+
+@contextmanager
+def _session(verbose: bool, quiet: bool, offline: bool) -> Iterator[None]:
+    from csrecon import fetch
+
+    shown = fetch.watcher.set(_shown)
+    kept = os.environ.get("CSRECON_OFFLINE", "")
+    os.environ["CSRECON_OFFLINE"] = "1" if offline else kept
     handler = _ToStderr()
     handler.addFilter(_Once())
     log.addHandler(handler)
@@ -147,6 +160,8 @@ def _session(verbose: bool, quiet: bool) -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTERM, previous)
         log.removeHandler(handler)
+        os.environ["CSRECON_OFFLINE"] = kept
+        fetch.watcher.reset(shown)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -202,14 +217,15 @@ def _exit_code(run: Callable[[], object], debug: bool) -> int:
 _COMMON = {
     "verbose": Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")],
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")],
+    "offline": Annotated[bool, typer.Option("--offline", help="Never use the network.")],
     "debug": Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")],
 }
 
 
 def _with_common_options(function: Callable[..., object]) -> Callable[..., None]:
     @functools.wraps(function)
-    def run(*, verbose: bool, quiet: bool, debug: bool, **options: Any) -> None:
-        with _session(verbose, quiet):
+    def run(*, verbose: bool, quiet: bool, offline: bool, debug: bool, **options: Any) -> None:
+        with _session(verbose, quiet, offline):
             code = _exit_code(lambda: function(**options), debug)
         if code:
             raise typer.Exit(code)

@@ -1,15 +1,21 @@
 """`csrecon models`: what the zoo holds, and how to bring the authors' checkpoints into it."""
 
+import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from csrecon.cli import parse
 from csrecon.cli.command import Application, Json, Overwrite, say, say_json, say_table
-from csrecon.errors import UsageError
+from csrecon.errors import CheckError, UsageError
 
-app = Application(name="models", help="The model zoo: list, info, convert.")
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+app = Application(
+    name="models", help="The model zoo: list, info, download, verify, convert, prune, push."
+)
 
 
 def list_models(as_json: Json = False) -> None:
@@ -19,16 +25,16 @@ def list_models(as_json: Json = False) -> None:
 
         csrecon models list
     """
-    from csrecon import zoo
+    from csrecon import cards
     from csrecon.solvers import SOLVERS
 
     if as_json:
-        networks = {name: card.model_dump(mode="json") for name, card in zoo.cards().items()}
+        networks = {name: card.model_dump(mode="json") for name, card in cards.cards().items()}
         say_json({**networks, **{name: {"summary": "classical solver"} for name in SOLVERS}})
         return
     header = ["model", "network", "parameters", "layers × IPL", "IPL", "ratios", "weights"]
     lines = []
-    for name, card in zoo.cards().items():
+    for name, card in cards.cards().items():
         low, high = card.trained.ratios
         lines.append(
             [
@@ -38,7 +44,7 @@ def list_models(as_json: Json = False) -> None:
                 f"{len(card.schedule)} × {max(card.schedule)}",
                 f"1..{card.allowed.ipl}" if card.allowed.ipl > 1 else "1",
                 f"{low:g}..{high:g}",
-                "bundled" if card.weights else "none yet",
+                _state(name),
             ]
         )
     lines += [[name, "classical solver", "0", "", "", "any", ""] for name in SOLVERS]
@@ -55,9 +61,9 @@ def info(
 
         csrecon models info rcoast
     """
-    from csrecon import zoo
+    from csrecon import cards, depot
 
-    card = zoo.card(name)
+    card = cards.card(name)
     if as_json:
         say_json(card.model_dump(mode="json"))
         return
@@ -69,15 +75,16 @@ def info(
         "schedule": f"{len(card.schedule)} layers, iterations {card.schedule}",
         "trained": f"IPL 1..{card.trained.ipl}, ratios {low:g}..{high:g}",
         "allowed": f"IPL 1..{card.allowed.ipl}",
-        "weights": f"{card.weights.file}, SHA-256 {card.weights.sha256}"
-        if card.weights
-        else "none yet",
+        "weights": _state(name),
         "licence": card.licence,
         "source": card.source,
         "provenance": card.provenance,
     }
     for key, value in facts.items():
         say(f"{key:<13}{value}")
+    for label, weights in depot.all_weights(name):
+        parts = weights.model_dump(mode="json", exclude_none=True)
+        say(f"{'':<13}{label}: " + ", ".join(f"{k} {v}" for k, v in parts.items()))
     for kind, results in (("published", card.published), ("measured", card.measured)):
         for result in results:
             say(f"\n{kind}: {result.dataset}, IPL {result.ipl}, protocol {result.protocol}")
@@ -91,6 +98,118 @@ def info(
             say_table(header, lines)
 
 
+def _state(name: str) -> str:
+    """Where the weights of a model are."""
+    from csrecon import cards, depot
+
+    if cards.card(name).weights is None:
+        return "none yet"
+    kinds = {type(weights).__name__ for _, weights in depot.all_weights(name)}
+    if kinds == {"Bundled"}:
+        return "bundled"
+    missing = [w for _, w in depot.all_weights(name) if depot.problem(name, w)]
+    return "on demand" if missing else "downloaded"
+
+
+def download(
+    names: Annotated[list[str], typer.Argument(help="Models to fetch.", metavar="NAME")],
+    as_json: Json = False,
+) -> None:
+    """Download, verify and convert the weights of models, for work without a network.
+
+    **Example**
+
+        csrecon models download rcoast-paper
+    """
+    from csrecon import cards, depot
+
+    for name in names:
+        cards.card(name)
+    results = {}
+    for name in names:
+        card = cards.card(name)
+        if not as_json:
+            say(f"{name}: {card.source} Licence: {card.licence}")
+        results[name] = [str(path) for path in depot.download(name)]
+        if not as_json:
+            say("  " + ("\n  ".join(results[name]) or "no weights are released yet"))
+    if as_json:
+        say_json(results)
+
+
+def verify(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Models to check.  [all]", metavar="NAME")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Hold the weights on this machine against their digests. Exit code 7 if any is wrong.
+
+    **Example**
+
+        csrecon models verify
+    """
+    from csrecon import cards, depot
+
+    rows = [
+        {"model": label, "state": depot.problem(name, weights) or "right"}
+        for name in names or cards.cards()
+        for label, weights in depot.all_weights(name)
+    ]
+    if as_json:
+        say_json(rows)
+    else:
+        say_table(["model", "weights"], [[row["model"], row["state"]] for row in rows], left=2)
+    wrong = [r["model"] for r in rows if r["state"] not in ("right", "not downloaded")]
+    if wrong:
+        raise CheckError(f"{', '.join(wrong)}: not as published; `csrecon models download` again.")
+
+
+def prune(as_json: Json = False) -> None:
+    """Remove downloaded weights that no model asks for any more, and what was set aside.
+
+    **Example**
+
+        csrecon models prune
+    """
+    from csrecon import depot
+
+    count, size = depot.prune()
+    if as_json:
+        say_json({"files": count, "bytes": size})
+    else:
+        say(f"{depot.folder()}: {count} files, {size / 2**20:.1f} MiB removed.")
+
+
+def push(
+    name: Annotated[str, typer.Argument(help="A model of the zoo, or a .safetensors file.")],
+    repository: Annotated[str, typer.Argument(help="owner/name on the hub.")],
+    private: Annotated[bool, typer.Option("--private", help="Visible to you only.")] = False,
+    dry_run: Annotated[
+        Path | None, typer.Option(help="Write the files to this folder instead.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Publish a model on the Hugging Face hub: weights, config.json and a model card.
+
+    Anybody can then use it with --model hf:owner/name. The token is the one of `hf auth login`.
+
+    **Example**
+
+        csrecon models push runs/rcoast/weights.safetensors me/rcoast-mine --private
+    """
+    from csrecon import hub, model_page
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = dry_run or Path(scratch)
+        model_page.write(name, folder, repository)
+        address = str(folder) if dry_run else hub.push(folder, repository, private)
+    if as_json:
+        say_json({"address": address})
+    else:
+        say(f"{name} -> {address}")
+
+
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="One of the authors' .pkl files.")],
     output: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
@@ -100,10 +219,10 @@ def convert(
     ],
     ratio: Annotated[str, typer.Option(help="Smallest and largest trained ratio.")] = "0.1,0.5",
     phi: Annotated[
-        Path | None, typer.Option(help="ISTA-Net+: the Φ of its training, .npy or .npz.")
+        Path | None, typer.Option(help="ISTA-Net+: the Φ of its training, .npy, .npz or .mat.")
     ] = None,
     start: Annotated[
-        Path | None, typer.Option(help="ISTA-Net+: its start matrix Q (n, m), .npy.")
+        Path | None, typer.Option(help="ISTA-Net+: its start matrix Q (n, m), .npy or .mat.")
     ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -118,7 +237,7 @@ def convert(
         csrecon models convert R-COAST.pkl rcoast-paper.safetensors --ipl 4
         csrecon models convert ISTA.pkl ista.safetensors --ipl 1 --phi phi.npy --start q.npy
     """
-    from csrecon import files, measurement_file, published, zoo
+    from csrecon import measurement_file, published, zoo
 
     if output.suffix != ".safetensors":
         raise UsageError(f"{output}: the output ends in .safetensors.")
@@ -130,7 +249,7 @@ def convert(
         ipl,
         (ratios[0], ratios[1]),
         measurement_file.read_phi(phi) if phi else None,
-        files.read_npy(start) if start else None,
+        _matrix(start) if start else None,
     )
     zoo.save(network, blueprint, output, overwrite)
     count = sum(parameter.numel() for parameter in network.parameters())
@@ -141,6 +260,12 @@ def convert(
     say(f"{checkpoint} -> {output}: {blueprint.architecture}, {count:,} parameters")
 
 
+def _matrix(path: Path) -> "NDArray[Any]":
+    from csrecon import files
+
+    return files.read_mat(path) if path.suffix.lower() == ".mat" else files.read_npy(path)
+
+
 app.add(list_models, "list")
-app.add(info)
-app.add(convert)
+for command in (info, download, verify, convert, prune, push):
+    app.add(command)

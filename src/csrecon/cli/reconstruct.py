@@ -1,5 +1,6 @@
 """`csrecon reconstruct`: measurement files -> images."""
 
+import functools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from csrecon.measurement import Measurement
-    from csrecon.recursion import Step
+    from csrecon.recursion import Reconstructor, Step
 
 
 def reconstruct(
@@ -73,7 +74,7 @@ def reconstruct(
         csrecon reconstruct measurements/ -o images/
     """
     from csrecon import api as csrecon
-    from csrecon import execution, files, images, measurement_file, zoo
+    from csrecon import cards, execution, files, images, measurement_file, zoo
 
     counts = parse.ipl(ipl)
     size = parse.shape(shape)
@@ -93,13 +94,21 @@ def reconstruct(
         images.check_suffix(task.target)
         _keep_inputs(task.target, inputs)
     setup = execution.choose(device, precision)
-    network = execution.prepare(zoo.load(model), setup)
+
+    @functools.cache
+    def network(level: float | None) -> "Reconstructor":
+        return execution.prepare(zoo.load(model, level), setup)
+
+    per_ratio = model in cards.cards() and cards.card(model).per_ratio
+    if not per_ratio:
+        network(None)  # a wrong name is found before any work
 
     def work(task: batch.Task) -> dict[str, Any]:
         files.refuse_existing(task.target, overwrite=overwrite)
         measured = measurement_file.load(
             task.source, matrix, seed, size, (block, block) if block else None
         )
+        loaded = network(measured.level if per_ratio else None)
         original = None
         if ref is not None:
             reference = _reference(ref, task, many)
@@ -109,7 +118,7 @@ def reconstruct(
         final = execution.final(
             _shown(
                 csrecon.reconstruct_steps(
-                    measured, network, counts, setup.device, precision=setup.precision
+                    measured, loaded, counts, setup.device, precision=setup.precision
                 ),
                 task.source.name,
             )

@@ -23,6 +23,12 @@ def sample(
     phi: Annotated[
         Path | None, typer.Option(help="A Φ of your own: .npy (m, n), or .npz with `phi`.")
     ] = None,
+    phi_of: Annotated[
+        str | None,
+        typer.Option(
+            help="Use the Φ of this model at --ratio (some work with no other), and pack it: y.npz."
+        ),
+    ] = None,
     seed: Seed = 0,
     block: Annotated[
         int | None, typer.Option(help="Side of a block in pixels; 33, or what fits --phi.")
@@ -52,7 +58,7 @@ def sample(
         csrecon sample img.png --phi phi.npy --pack npz
     """
     import csrecon
-    from csrecon import datasets, measurement_file
+    from csrecon import datasets, depot, measurement_file
     from csrecon import images as pictures
 
     if pack not in (None, "npy", "npz"):
@@ -61,6 +67,13 @@ def sample(
         raise UsageError("say how much to measure: --ratio 0.1, --m 109, or --phi FILE.")
     kind = pictures.check_color(color)
     matrix = measurement_file.read_phi(phi) if phi else None
+    if phi_of is not None:
+        pack = pack or "npz"
+        if ratio is None or matrix is not None:
+            raise UsageError("--phi-of needs --ratio, and no --phi beside it.")
+        matrix, ratio = depot.own_phi(phi_of, ratio), None
+        if matrix is None:
+            raise UsageError(f"--phi-of {phi_of}: this model works with any Φ; leave it out.")
     sources, many = batch.expand(images, datasets.list_images)
     tasks = batch.plan(
         sources,

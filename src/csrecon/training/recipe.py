@@ -8,7 +8,7 @@ import pydantic
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from csrecon import zoo
+from csrecon import cards
 from csrecon.errors import UsageError, nearest
 
 
@@ -87,9 +87,9 @@ class Recipe(_Part):
     steps: int = Field(ge=1)
     seed: int = Field(0, ge=0)
 
-    def blueprint(self) -> zoo.Blueprint:
+    def blueprint(self) -> cards.Blueprint:
         """The network to train: the entry's, with the recipe's arguments."""
-        entry = zoo.card(self.model).blueprint()
+        entry = cards.card(self.model).blueprint()
         return entry.model_copy(update={"arguments": entry.arguments | self.arguments})
 
     def cap(self, progress: float) -> int:
