@@ -13,10 +13,15 @@ from PIL import Image
 import csrecon
 from csrecon import bench, datasets, execution, images, metrics, report
 from csrecon.errors import InputError, ModelError, ResourceError, UsageError
+from csrecon.journal import Journal
 from tests.conftest import scene
 
-CONDITIONS = report.Conditions("few", "paper", 0, "cpu", "fp32")
 CPU = execution.Setup(torch.device("cpu"))
+CONDITIONS = report.Conditions(bench.Plan("few", [], CPU))
+
+
+def plan(folder, **changes):
+    return bench.Plan("few", datasets.list_images(folder), CPU, **changes)
 
 
 @pytest.fixture
@@ -30,8 +35,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def rows(folder):
-    paths = datasets.list_images(folder)
-    return list(bench.run(["rcoast", "tv"], "few", paths, [0.1, 0.3], [1, (1, 1, 1, 2, 2)], CPU))
+    return list(bench.run(["rcoast", "tv"], [0.1, 0.3], [1, (1, 1, 1, 2, 2)], plan(folder)))
 
 
 def test_rows_cover_everything_once(rows):
@@ -81,10 +85,10 @@ def test_the_paper_stands_beside_ours_only_for_its_own_cells(rows):
 def test_reports(rows, tmp_path):
     cells = bench.summarize(rows)
     targets = report.targets([tmp_path / "out"], overwrite=False)
-    report.write(targets, cells, rows, CONDITIONS)
+    report.write(targets, report.texts(cells, rows, CONDITIONS))
     content = json.loads((tmp_path / "out" / "bench.json").read_text())
     assert len(content["rows"]) == len(rows)
-    assert content["conditions"]["seed"] == 0
+    assert content["conditions"]["seeds"] == [0]
     with (tmp_path / "out" / "bench.csv").open() as stream:
         lines = list(csv.DictReader(stream))
     assert [float(line["psnr"]) for line in lines] == [c.score.psnr for c in cells]
@@ -131,18 +135,16 @@ def test_unknown_sets_and_empty_folders(tmp_path):
 
 
 def test_what_is_named_twice_runs_once(folder):
-    paths = datasets.list_images(folder)
-    rows = list(bench.run(["tv", "tv"], "few", paths, [0.1, 0.1], [1, 1], CPU))
+    rows = list(bench.run(["tv", "tv"], [0.1, 0.1], [1, 1], plan(folder)))
     assert len(rows) == 2
 
 
 def test_faults_are_found_before_the_work(folder, tmp_path):
-    paths = datasets.list_images(folder)
     with pytest.raises(UsageError, match=r"1\.\.12"):
-        next(bench.run(["rcoast"], "few", paths, [0.1], [1, 13], CPU))
+        next(bench.run(["rcoast"], [0.1], [1, 13], plan(folder)))
     (folder / "2.png").write_bytes((folder / "1.png").read_bytes()[:60])
     with pytest.raises(InputError, match="truncated"):
-        next(bench.run(["rcoast"], "few", datasets.list_images(folder), [0.1], [1], CPU))
+        next(bench.run(["rcoast"], [0.1], [1], plan(folder)))
     (tmp_path / "taken").write_text("mine")
     with pytest.raises(ResourceError):
         report.targets([tmp_path / "taken" / "a.csv"], overwrite=False)
@@ -153,4 +155,62 @@ def test_faults_are_found_before_the_work(folder, tmp_path):
 
 def test_bad_ratio(folder):
     with pytest.raises(UsageError, match="ratio"):
-        list(bench.run(["rcoast"], "few", datasets.list_images(folder), [0.0], [1], CPU))
+        list(bench.run(["rcoast"], [0.0], [1], plan(folder)))
+
+
+def test_finished_rows_are_not_computed_again(folder, tmp_path, monkeypatch):
+    few = plan(folder)
+    path = tmp_path / "rows.jsonl"
+    first = list(bench.run(["tv"], [0.1, 0.3], [None], few, Journal(path)))
+    text = path.read_text()
+    path.write_text(text[: text.rindex("{")] + '{"key": "cut o')
+    calls = []
+    original = bench.evaluate
+    monkeypatch.setattr(bench, "evaluate", lambda *a: calls.append(1) or original(*a))
+    again = list(bench.run(["tv"], [0.1, 0.3], [None], few, Journal(path)))
+    assert len(calls) == 2  # the warm-up and the one row that was cut off
+    assert [replace(r, seconds=0, peak_memory=0) for r in again] == [
+        replace(r, seconds=0, peak_memory=0) for r in first
+    ]
+    assert list(bench.run(["tv"], [0.1, 0.3], [None], few, Journal(path))) == again
+    list(bench.run(["tv"], [0.1], [None], plan(folder, noise_sigma=0.1), Journal(path)))
+    assert len(calls) == 2 + 3
+
+
+def test_processes_share_without_duplicates(folder, tmp_path):
+    few = plan(folder, seeds=(0, 1))
+    path = tmp_path / "rows.jsonl"
+    for index in range(3):
+        list(bench.run(["tv"], [0.1], [None], few, Journal(path), (index, 3)))
+    journal = Journal(path)
+    assert len(path.read_text().splitlines()) == 4
+    assert len(list(bench.run(["tv"], [0.1], [None], few, journal))) == 4
+    assert len(path.read_text().splitlines()) == 4
+    assert list(bench.spread(2, ["tv"], [0.3], [None], few, journal)) == [1, 2]
+    assert len(path.read_text().splitlines()) == 8
+
+
+def test_several_phi_give_a_spread(folder):
+    rows = list(bench.run(["tv"], [0.1], [None], plan(folder, seeds=(0, 1, 2))))
+    (cell,) = bench.summarize(rows)
+    means = [np.mean([r.psnr for r in rows if r.seed == seed]) for seed in range(3)]
+    assert (cell.images, cell.seeds) == (2, 3)
+    assert cell.spread == pytest.approx(np.std(means, ddof=1))
+    assert f"± {cell.spread:.2f}" in report.listing([cell])[1][0][3]
+
+
+def test_noise_lowers_the_score(folder):
+    clean, noisy = (
+        bench.summarize(list(bench.run(["tv"], [0.3], [None], plan(folder, noise_sigma=sigma))))
+        for sigma in (0.0, 0.1)
+    )
+    assert noisy[0].score.psnr < clean[0].score.psnr - 1
+
+
+def test_latex(rows):
+    text = report.to_latex(report.table(bench.summarize(rows)), CONDITIONS)
+    assert text.startswith("% few; PSNR")
+    assert r"\begin{tabular}{ll" in text
+    assert report.to_latex((["a", "b"], [["5×4 & 3 %", "_"]]), CONDITIONS).splitlines()[5] == (
+        r"5$\times$4 \& 3 \% & \_ \\"
+    )

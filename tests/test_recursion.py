@@ -75,7 +75,7 @@ def test_counts():
 def test_rfmu_hears_level_total_and_index():
     unit = RFMU(8, max_steps=20)
     z = torch.tensor([2 * 0.1, 15 / 20, 7 / 20])
-    visit = Visit(layer=1, index=9, total=17, told_index=7, told_total=15)
+    visit = Visit(layer=1, iteration=2, index=9, total=17, told_index=7, told_total=15)
     torch.testing.assert_close(unit(0.1, visit), unit.units[0](z)[None])
     pair = RFMU(8, max_steps=20, sites=2, level_scale=None)
     assert pair(0.1, visit).shape == (2, 8)
@@ -132,6 +132,15 @@ def test_a_final_projection_agrees_with_the_measurement(m):
     projected = [step.image for step in toy(projection=True).steps(m)]
     assert all(torch.equal(a, b) for a, b in zip(plain[:-1], projected[:-1], strict=True))
     assert not torch.equal(plain[-1], projected[-1])
+
+
+def test_late_iterations_go_half_of_the_way(m):
+    whole = [step.image for step in toy(ipl=3).steps(m)]
+    halved = [step.image for step in toy(ipl=3, halved_after=1).steps(m)]
+    torch.testing.assert_close(halved[0], whole[0])
+    torch.testing.assert_close(halved[1], (whole[0] + whole[1]) / 2)
+    never = [step.image for step in toy(ipl=3, halved_after=3).steps(m)]
+    assert all(torch.equal(a, b) for a, b in zip(never, whole, strict=True))
 
 
 def test_only_the_last_iterate_is_kept(m):

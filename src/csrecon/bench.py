@@ -3,17 +3,23 @@
 A row is one image; a cell is the mean over the images of a set, beside what the paper printed.
 """
 
+import hashlib
 import logging
+import multiprocessing
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
 import torch
 
-from csrecon import api, cards, depot, execution, images, metrics
+import csrecon
+from csrecon import api, cards, depot, execution, files, images, metrics
+from csrecon.journal import Journal, key_of
 from csrecon.measurement import Measurement
 from csrecon.metrics import Protocol, Score
 from csrecon.operators import BlockOperator, Phi, count_measurements
@@ -38,6 +44,7 @@ class Row:
     ratio: float
     m: int
     ipl: str
+    seed: int
     psnr: float
     ssim: float
     seconds: float
@@ -46,14 +53,20 @@ class Row:
 
 @dataclass(frozen=True)
 class Cell:
-    """Means over the images of a set, and the paper's figures for the same cell or None."""
+    """Means over the images of a set and the Φ, and the paper's figures for the same cell or None.
+
+    `spread` is the standard deviation over the seeds of Φ of the mean PSNR over the images, in
+    dB; None for one seed.
+    """
 
     model: str
     dataset: str
     ratio: float
     ipl: str
     images: int
+    seeds: int
     score: Score
+    spread: float | None
     paper: Score | None
     seconds: float
     peak_memory: int | None
@@ -82,48 +95,70 @@ def _timed(
     return image, time.perf_counter() - began
 
 
+@dataclass(frozen=True)
+class Plan:
+    """On what to measure, and how.
+
+    Attributes:
+        dataset: what to call the set in the rows.
+        paths: the image files; luma is measured and scored.
+        setup: the device and the precision.
+        seeds: of Φ; every one is measured.
+        protocol: how to score, a name of metrics.PROTOCOLS.
+        noise_sigma: standard deviation of Gaussian noise on y, of full scale.
+    """
+
+    dataset: str
+    paths: Sequence[Path]
+    setup: execution.Setup
+    seeds: Sequence[int] = (0,)
+    protocol: Protocol = "paper"
+    noise_sigma: float = 0.0
+
+
 def evaluate(
     model: Reconstructor,
     picture: images.Picture,
     phi: Phi,
     schedule: Schedule | None,
-    setup: execution.Setup,
-    protocol: Protocol,
+    plan: Plan,
 ) -> tuple[Score, float]:
-    """Sample one picture with Φ, reconstruct it, and score it: the score and the seconds."""
+    """Sample one picture with Φ, reconstruct it, and score it: the score and the seconds.
+
+    The noise on y is the same at every call.
+    """
     height, width = picture.planes.shape[-2:]
     operator = BlockOperator(phi, (height, width), BLOCK)
-    m = Measurement.of(operator, operator(picture.planes), picture.format)
-    image, seconds = _timed(model, m, schedule, setup)
-    return metrics.score(image, picture.planes, protocol), seconds
+    y = operator(picture.planes)
+    if plan.noise_sigma:
+        y = y + plan.noise_sigma * torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
+    m = Measurement.of(operator, y, picture.format)
+    image, seconds = _timed(model, m, schedule, plan.setup)
+    return metrics.score(image, picture.planes, plan.protocol), seconds
 
 
 def run(
     models: Sequence[str],
-    dataset: str,
-    paths: Sequence[Path],
     ratios: Sequence[float],
     ipls: Sequence[int | tuple[int, ...] | None],
-    setup: execution.Setup,
-    seed: int = 0,
-    protocol: Protocol = "paper",
+    plan: Plan,
+    journal: Journal | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[Row]:
     """Reconstruct every image with every model, ratio and IPL; yield a row for each.
 
-    Every model and image sees the same gaussian Φ of `seed` at a ratio, except networks that work
+    Every model and image sees the same gaussian Φ of a seed at a ratio, except networks that work
     with no Φ but their own; what is named twice runs once. All images are read and all schedules
     checked before the first reconstruction. The first reconstruction of a model is run once more
     beforehand, so that no row times a warm-up.
 
     Args:
         models: names of the zoo or paths of .safetensors files.
-        dataset: what to call the set in the rows.
-        paths: the image files; luma is measured and scored.
         ratios: m/n in (0, 1].
         ipls: iterations per layer; None for the model's own.
-        setup: the device and the precision.
-        seed: of Φ.
-        protocol: how to score, a name of metrics.PROTOCOLS.
+        plan: the images and how to measure on them.
+        journal: rows found there are yielded as they are, new ones are written there.
+        share: (i, n) computes every n-th row only, from the i-th; rows in the journal are no work.
 
     Raises:
         UsageError, InputError, ModelError, ResourceError: as in `reconstruct`.
@@ -133,37 +168,67 @@ def run(
 
     @cache
     def network(name: str, level: float | None) -> Reconstructor:
-        return execution.prepare(api.load(name, level), setup)
+        return execution.prepare(api.load(name, level), plan.setup)
 
     jobs = [
-        _job(name, ratio, Phi.make(m, n, seed), network, ipls)
+        _job(name, ratio, seed, Phi.make(m, n, seed), network, ipls)
         for name in dict.fromkeys(models)
+        for seed in dict.fromkeys(plan.seeds)
         for ratio, m in counts.items()
     ]
-    for path in paths:
-        images.read(path)  # a bad image is found before hours of work, not after
+    digests = {path: files.sha256_file(path) for path in plan.paths if images.read(path)}
     warm: set[str] = set()
+    index = -1
     for job in jobs:
-        if job.model not in warm:
-            first = images.read(paths[0])
-            evaluate(job.network, first, job.phi, job.schedules[0], setup, protocol)
-            warm.add(job.model)
         for schedule in job.schedules:
-            for path in paths:
+            for path in plan.paths:
+                index += 1
+                key = journal_key(job, schedule, digests[path], plan)
+                known = journal.get(key) if journal else None
+                if known is not None:
+                    yield Row(**{**known, "model": job.model, "dataset": plan.dataset})
+                    continue
+                if index % share[1] != share[0]:
+                    continue
                 picture = images.read(path)
-                score, seconds = evaluate(job.network, picture, job.phi, schedule, setup, protocol)
-                yield Row(
+                if job.model not in warm:
+                    evaluate(job.network, picture, job.phi, schedule, plan)
+                    warm.add(job.model)
+                score, seconds = evaluate(job.network, picture, job.phi, schedule, plan)
+                row = Row(
                     model=job.model,
-                    dataset=dataset,
+                    dataset=plan.dataset,
                     image=path.name,
                     ratio=job.ratio,
                     m=len(job.phi.matrix),
                     ipl="" if schedule is None else str(schedule),
+                    seed=job.seed,
                     psnr=score.psnr,
                     ssim=score.ssim,
                     seconds=seconds,
-                    peak_memory=peak_memory(setup.device),
+                    peak_memory=peak_memory(plan.setup.device),
                 )
+                if journal:
+                    journal.add(key, asdict(row))
+                yield row
+
+
+def journal_key(job: "_Job", schedule: Schedule | None, image: str, plan: Plan) -> str:
+    """All that the figures of a row depend on: weights, Φ, image, schedule, software, hardware."""
+    return key_of(
+        {
+            "weights": job.digest,
+            "phi": job.phi.sha256,
+            "image": image,
+            "schedule": None if schedule is None else [*schedule.counts, schedule.order],
+            "precision": plan.setup.precision,
+            "device": plan.setup.device.type,
+            "protocol": plan.protocol,
+            "noise_sigma": plan.noise_sigma,
+            "csrecon": csrecon.__version__,
+            "torch": torch.__version__,
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -172,14 +237,17 @@ class _Job:
 
     model: str
     ratio: float
+    seed: int
     network: Reconstructor
     phi: Phi
     schedules: list[Schedule | None]
+    digest: str
 
 
 def _job(
     name: str,
     ratio: float,
+    seed: int,
     phi: Phi,
     network: Callable[[str, float | None], Reconstructor],
     ipls: Sequence[int | tuple[int, ...] | None],
@@ -187,7 +255,24 @@ def _job(
     known = cards.cards().get(name)
     loaded = network(name, ratio if known and known.per_ratio else None)
     own = depot.own_phi(name, ratio) if known else None
-    return _Job(name, ratio, loaded, own or phi, _schedules(loaded, ipls))
+    digest = weights_digest(loaded)
+    return _Job(name, ratio, seed, loaded, own or phi, _schedules(loaded, ipls), digest)
+
+
+def weights_digest(model: Reconstructor) -> str:
+    """SHA-256 of everything a network learnt and was built with; the name of a solver."""
+    if not isinstance(model, Unfolding):
+        return type(model).__name__
+    whole = hashlib.sha256(repr(model).encode())
+    for name, value in model.state_dict().items():
+        whole.update(name.encode())
+        whole.update(value.cpu().contiguous().numpy().tobytes())
+    whole.update(
+        repr(
+            (model.schedule, model.limits, model.projection, model.halved_after, model.blockwise)
+        ).encode()
+    )
+    return whole.hexdigest()
 
 
 def _schedules(
@@ -221,11 +306,61 @@ def summarize(rows: Sequence[Row], protocol: Protocol = "paper") -> list[Cell]:
                 dataset=dataset,
                 ratio=ratio,
                 ipl=ipl,
-                images=count,
+                images=len({row.image for row in group}),
+                seeds=len({row.seed for row in group}),
                 score=mean,
+                spread=_spread(group),
                 paper=Score(*printed) if printed else None,
                 seconds=sum(row.seconds for row in group) / count,
                 peak_memory=max(peaks, default=None),
             )
         )
     return cells
+
+
+def _spread(rows: Sequence[Row]) -> float | None:
+    by_seed: dict[int, list[float]] = {}
+    for row in rows:
+        by_seed.setdefault(row.seed, []).append(row.psnr)
+    means = [sum(psnrs) / len(psnrs) for psnrs in by_seed.values()]
+    return statistics.stdev(means) if len(means) > 1 else None
+
+
+def spread(
+    jobs: int,
+    models: Sequence[str],
+    ratios: Sequence[float],
+    ipls: Sequence[int | tuple[int, ...] | None],
+    plan: Plan,
+    journal: Journal,
+) -> Iterator[int]:
+    """Let several processes fill the journal, each with its share of the rows of `run`.
+
+    Yields, now and then, how many of them have ended.
+
+    Raises:
+        UsageError, InputError, ModelError, ResourceError: as in `run`.
+    """
+    threads = max(1, torch.get_num_threads() // jobs)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (threads,)) as pool:
+        shares = [
+            pool.submit(_share, models, ratios, ipls, plan, journal.path, (index, jobs))
+            for index in range(jobs)
+        ]
+        for done, share in enumerate(as_completed(shares), start=1):
+            share.result()
+            yield done
+    journal.read()
+
+
+def _share(
+    models: Sequence[str],
+    ratios: Sequence[float],
+    ipls: Sequence[int | tuple[int, ...] | None],
+    plan: Plan,
+    path: Path,
+    share: tuple[int, int],
+) -> None:
+    for _ in run(models, ratios, ipls, plan, Journal(path), share):
+        pass

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from csrecon.errors import InputError
+from csrecon.errors import InputError, UsageError
 
 Protocol = Literal["paper", "standard"]
 
@@ -77,6 +77,18 @@ def ssim(x: Tensor, reference: Tensor, peak: float = 1.0) -> Tensor:
         (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
     )
     return similarity.mean(dim=(1, 2, 3))
+
+
+def protocol(name: str) -> Protocol:
+    """The protocol of a name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for known in PROTOCOLS:
+        if name == known:
+            return known
+    raise UsageError(f"protocol {name!r}: expected one of {', '.join(PROTOCOLS)}.")
 
 
 def score(x: Tensor, reference: Tensor, protocol: Protocol = "paper") -> Score:

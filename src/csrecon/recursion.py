@@ -34,12 +34,14 @@ class Visit:
 
     Attributes:
         layer: which block, from 0.
+        iteration: this is the layer's own iteration-th, from 1.
         index: this is the index-th iteration of the call, from 1, of `total`.
         told_index, told_total: R_cur and R_tot as the modulation hears them; inside the trained
             counts they equal index and total.
     """
 
     layer: int
+    iteration: int
     index: int
     total: int
     told_index: int
@@ -104,7 +106,7 @@ class Schedule:
         for position, layer in enumerate(self.path(), start=1):
             seen[layer] += 1
             known = told[layer, min(seen[layer], trained_ipl)]
-            yield Visit(layer, position, sum(self.counts), known, sum(clamped.counts))
+            yield Visit(layer, seen[layer], position, sum(self.counts), known, sum(clamped.counts))
 
     def __str__(self) -> str:
         """`4` for equal counts, else `4,4,4,6,6`."""
@@ -324,6 +326,9 @@ class Unfolding(nn.Module):
         blockwise: every block is reconstructed as an image of its own (ISTA-Net+).
         projection: the last iterate is moved to x - Aᵀ(A x - y), for whole blocks the projection
             onto Ax = y; with ‖A‖ ≤ 1 and noiseless y it never raises the error.
+        halved_after: from the iteration of a layer after this one, x moves half of the way that
+            the layer proposes (Krasnoselskii-Mann), so that many iterations settle instead of
+            swinging; None never.
     """
 
     def __init__(
@@ -335,6 +340,7 @@ class Unfolding(nn.Module):
         start: nn.Module | None = None,
         blockwise: bool = False,
         projection: bool = False,
+        halved_after: int | None = None,
     ) -> None:
         super().__init__()
         if len(blocks) != len(schedule.counts):
@@ -347,6 +353,7 @@ class Unfolding(nn.Module):
         self.start = start or AdjointStart()
         self.blockwise = blockwise
         self.projection = projection
+        self.halved_after = halved_after
 
     def check_allowed(self, schedule: Schedule) -> None:
         """Raise UsageError for a schedule above `limits.max_ipl`."""
@@ -396,7 +403,9 @@ class Unfolding(nn.Module):
             if visit.index > 1:
                 gradient = local.gradient(x)
             gain = self.modulation(m.level, visit)
-            x, penalty = self.blocks[visit.layer](x, gradient, gain)
+            proposed, penalty = self.blocks[visit.layer](x, gradient, gain)
+            settling = self.halved_after is not None and visit.iteration > self.halved_after
+            x = (x + proposed) / 2 if settling else proposed
             if self.projection and visit.index == visit.total:
                 x = x - local.gradient(x)
             image = m.operator.join_blocks(x) if self.blockwise else x

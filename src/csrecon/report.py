@@ -3,7 +3,8 @@
 import csv
 import io
 import platform
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,29 +13,31 @@ import torch
 
 import csrecon
 from csrecon import files
-from csrecon.bench import Cell, Row
+from csrecon.bench import Cell, Plan, Row
 from csrecon.errors import UsageError
-from csrecon.metrics import PROTOCOLS, Protocol, Score
+from csrecon.metrics import PROTOCOLS, Score
 
-SUFFIXES = (".csv", ".json", ".md")
+SUFFIXES = (".csv", ".json", ".md", ".tex")
 
 
 @dataclass(frozen=True)
 class Conditions:
     """What the figures of a benchmark depend on besides the models and the images."""
 
-    dataset: str
-    protocol: Protocol
-    seed: int
-    device: str
-    precision: str
+    plan: Plan
 
     def facts(self) -> dict[str, Any]:
         """Everything worth keeping beside the figures."""
         return {
-            **asdict(self),
-            "protocol_text": PROTOCOLS[self.protocol],
-            "phi": f"gaussian, orthonormal rows, 33×33 blocks, seed {self.seed}",
+            "dataset": self.plan.dataset,
+            "protocol": self.plan.protocol,
+            "protocol_text": PROTOCOLS[self.plan.protocol],
+            "seeds": list(self.plan.seeds),
+            "phi": "gaussian, orthonormal rows, 33×33 blocks, seed "
+            + ", ".join(map(str, self.plan.seeds)),
+            "noise_sigma": self.plan.noise_sigma,
+            "device": str(self.plan.setup.device),
+            "precision": self.plan.setup.precision,
             "threads": torch.get_num_threads(),
             "csrecon": csrecon.__version__,
             "torch": torch.__version__,
@@ -45,9 +48,10 @@ class Conditions:
     def __str__(self) -> str:
         """One line under a table."""
         facts = self.facts()
+        noise = f"noise σ {self.plan.noise_sigma:g}; " if self.plan.noise_sigma else ""
         return (
-            f"{self.dataset}; PSNR in dB / SSIM: {facts['protocol_text']}; Φ {facts['phi']}; "
-            f"{self.device}, {self.precision}, {facts['threads']} threads; "
+            f"{self.plan.dataset}; PSNR in dB / SSIM: {facts['protocol_text']}; "
+            f"Φ {facts['phi']}; {noise}{self.plan.setup}, {facts['threads']} threads; "
             f"csrecon {facts['csrecon']}, torch {facts['torch']}."
         )
 
@@ -60,8 +64,11 @@ def _average(scores: Sequence[Score | None]) -> Score | None:
     return Score(sum(s.psnr for s in known) / count, sum(s.ssim for s in known) / count)
 
 
-def _pair(score: Score | None) -> str:
-    return f"{score.psnr:.2f} / {score.ssim:.4f}" if score else ""
+def _pair(score: Score | None, spread: float | None = None) -> str:
+    if score is None:
+        return ""
+    around = "" if spread is None else f" ± {spread:.2f}"
+    return f"{score.psnr:.2f}{around} / {score.ssim:.4f}"
 
 
 def _series(cells: Sequence[Cell]) -> list[list[Cell]]:
@@ -85,7 +92,7 @@ def table(cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
         seconds = sum(cell.seconds for cell in group) / len(group)
         peak = max(cell.peak_memory or 0 for cell in group) / 2**20
         own, paper = [cell.score for cell in group], [cell.paper for cell in group]
-        columns = [_pair(score) for score in [*own, _average(own)]]
+        columns = [*(_pair(c.score, c.spread) for c in group), _pair(_average(own))]
         lines.append([name, ipl, "measured", *columns, f"{seconds:.3f}", f"{peak:.0f}"])
         if any(paper):
             columns = [_pair(score) for score in [*paper, _average(paper)]]
@@ -101,7 +108,12 @@ def listing(cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
         name, ipl = Path(group[0].model).name, group[0].ipl
         for cell in group:
             peak = "" if cell.peak_memory is None else f"{cell.peak_memory / 2**20:.0f}"
-            figures = [_pair(cell.score), _pair(cell.paper), f"{cell.seconds:.3f}", peak]
+            figures = [
+                _pair(cell.score, cell.spread),
+                _pair(cell.paper),
+                f"{cell.seconds:.3f}",
+                peak,
+            ]
             lines.append([name, ipl, f"{cell.ratio:g}", *figures])
         if len(group) > 1:
             means = [_average([c.score for c in group]), _average([c.paper for c in group])]
@@ -110,12 +122,43 @@ def listing(cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
     return header, lines
 
 
-def to_markdown(cells: Sequence[Cell], conditions: Conditions) -> str:
-    """The table for a README or a paper, with its conditions below."""
-    header, lines = table(cells)
-    rule = ["---"] * 3 + ["---:"] * (len(header) - 3)
+Table = tuple[list[str], list[list[str]]]
+"""A header and lines of texts."""
+
+
+def to_markdown(content: Table, conditions: Conditions) -> str:
+    """A table for a README, with its conditions below."""
+    header, lines = content
+    rule = ["---", "---", *["---:"] * (len(header) - 2)]
     body = "\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *lines])
     return f"{body}\n\n{conditions}\n"
+
+
+def to_latex(content: Table, conditions: Conditions) -> str:
+    """A table for a paper (needs the package booktabs), with its conditions as a comment."""
+    header, lines = content
+    rows = [" & ".join(map(_escaped, line)) + r" \\" for line in [header, *lines]]
+    return "\n".join(
+        [
+            f"% {conditions}",
+            rf"\begin{{tabular}}{{ll{'r' * (len(header) - 2)}}}",
+            r"\toprule",
+            rows[0],
+            r"\midrule",
+            *rows[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
+
+
+_SYMBOLS = {"×": r"$\times$", "−": "$-$", "±": r"$\pm$", "σ": r"$\sigma$", "Φ": r"$\Phi$"}
+
+
+def _escaped(text: str) -> str:
+    plain = re.sub(r"([&%$#_{}])", r"\\\1", text)
+    return "".join(_SYMBOLS.get(symbol, symbol) for symbol in plain)
 
 
 def to_csv(cells: Sequence[Cell]) -> str:
@@ -149,8 +192,8 @@ def _record(cell: Cell) -> dict[str, Any]:
     return {**record, **score, **{f"paper_{name}": value for name, value in paper.items()}}
 
 
-def targets(outputs: Sequence[Path], overwrite: bool) -> list[Path]:
-    """The files that `-o` asks for; a name without suffix is a folder that gets all three.
+def targets(outputs: Sequence[Path], overwrite: bool, stem: str = "bench") -> list[Path]:
+    """The files that `-o` asks for; a name without suffix is a folder that gets one of each.
 
     Raises:
         UsageError: another suffix, or a file that exists.
@@ -158,7 +201,7 @@ def targets(outputs: Sequence[Path], overwrite: bool) -> list[Path]:
     paths: list[Path] = []
     for output in outputs:
         if output.is_dir() or not output.suffix:
-            paths += [output / f"bench{suffix}" for suffix in SUFFIXES]
+            paths += [output / f"{stem}{suffix}" for suffix in SUFFIXES]
         elif output.suffix.lower() in SUFFIXES:
             paths.append(output)
         else:
@@ -172,23 +215,28 @@ def targets(outputs: Sequence[Path], overwrite: bool) -> list[Path]:
 
 def write(
     paths: Sequence[Path],
-    cells: Sequence[Cell],
-    rows: Sequence[Row],
-    conditions: Conditions,
+    texts: Mapping[str, Callable[[], str]],
     overwrite: bool = False,
 ) -> None:
-    """Write the reports, each in the format of its suffix.
+    """Write the reports, each with the text of its suffix.
 
     Raises:
         UsageError: a file exists and `overwrite` is false.
         ResourceError: a file cannot be written.
     """
-    texts = {
-        ".csv": lambda: to_csv(cells),
-        ".md": lambda: to_markdown(cells, conditions),
-        ".json": lambda: to_json(cells, rows, conditions),
-    }
     if paths:
         with files.new_files(*paths, overwrite=overwrite) as temporaries:
             for temporary in temporaries:
                 temporary.write_text(texts[temporary.suffix.lower()](), encoding="utf-8")
+
+
+def texts(
+    cells: Sequence[Cell], rows: Sequence[Row], conditions: Conditions
+) -> dict[str, Callable[[], str]]:
+    """What a report of these cells is in every format, by suffix."""
+    return {
+        ".csv": lambda: to_csv(cells),
+        ".md": lambda: to_markdown(table(cells), conditions),
+        ".tex": lambda: to_latex(table(cells), conditions),
+        ".json": lambda: to_json(cells, rows, conditions),
+    }

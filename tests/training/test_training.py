@@ -66,8 +66,9 @@ def trainer(photos, plan=TINY, **changes):
 
 
 def test_every_model_has_its_recipes():
-    for model in cards.cards():
-        assert recipes()[model].model == model
+    for model, card in cards.cards().items():
+        if card.licence == "Apache-2.0":  # the others are the authors' own
+            assert recipes()[model].model == model
     for model in ("rcoast", "rista", "coast", "istanet-plus"):
         assert {f"{model}-paper", f"{model}-3pct"} <= set(recipes())
     for plan in recipes().values():

@@ -1,11 +1,13 @@
 """`csrecon bench`: quality, seconds and memory of models on a set of images."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from csrecon.cli import parse
+from csrecon.cli import parse, torchrun
 from csrecon.cli.command import (
     Device,
     Json,
@@ -15,21 +17,35 @@ from csrecon.cli.command import (
     log,
     progress,
     say,
-    say_json,
     say_table,
 )
 from csrecon.errors import UsageError
 
+if TYPE_CHECKING:
+    from csrecon.bench import Plan, Row
+    from csrecon.journal import Journal
+    from csrecon.presets import Preset
+
+
+_RATIOS = "0.1,0.2,0.3,0.4,0.5"
+
 
 def bench(
-    dataset: Annotated[str, typer.Option(help="A named set (set11, bsd68, …) or a folder.")],
+    dataset: Annotated[
+        str | None, typer.Option(help="A named set (set11, bsd68, …) or a folder.")
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="A table of the paper instead: table1, table2 or ablation."),
+    ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(help="A model name or .safetensors file; repeat for several.  [rcoast]"),
     ] = None,
     ratio: Annotated[
-        str, typer.Option(help="Sampling ratios, separated by commas.")
-    ] = "0.1,0.2,0.3,0.4,0.5",
+        str | None,
+        typer.Option(help="Sampling ratios, separated by commas.  [0.1,0.2,0.3,0.4,0.5]"),
+    ] = None,
     ipl: Annotated[
         list[str] | None,
         typer.Option(
@@ -40,6 +56,12 @@ def bench(
         str | None, typer.Option(help="Several IPLs at once: 1..6 or 1,2,4.", metavar="IPLS")
     ] = None,
     seed: Seed = 0,
+    seeds: Annotated[
+        int, typer.Option(help="Measure with so many Φ, from --seed on: mean ± spread.", min=1)
+    ] = 1,
+    noise_sigma: Annotated[
+        float, typer.Option(help="Gaussian noise on y, of full scale.", min=0)
+    ] = 0.0,
     protocol: Annotated[str, typer.Option(help="Scoring protocol: paper or standard.")] = "paper",
     limit: Annotated[
         int | None, typer.Option(help="Only the first N images of the set.", min=1, metavar="N")
@@ -50,67 +72,144 @@ def bench(
     ] = None,
     device: Device = "auto",
     precision: Precision = "fp32",
+    jobs: Annotated[
+        int, typer.Option(help="Processes that share the work; implies --resume.", min=1)
+    ] = 1,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Keep finished rows in the cache, and take them from there."),
+    ] = False,
     output: Annotated[
         list[Path] | None,
         typer.Option(
-            "-o", "--output", help="Report: .csv, .json or .md, or a folder for all; repeatable."
+            "-o",
+            "--output",
+            help="Report: .csv, .json, .md or .tex, or a folder for all; repeatable.",
         ),
     ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Measure models × ratios × IPLs on a set of images.
+    """Measure models × ratios × IPLs on a set of images, or a whole table of the paper.
 
     Prints PSNR and SSIM, the paper's figures beside ours where there are any, seconds per image
     and peak memory (of the GPU, or of this process). Φ is gaussian, the same for every model and
-    image of a ratio; --seed draws another.
+    image of a ratio; --seed draws another. A preset keeps the paper's figures, those of the
+    authors' weights measured here, and ours apart, and never computes a finished row again.
 
     **Examples**
 
         csrecon bench --dataset bsd68
-        csrecon bench --dataset set11 --ratio 0.1 --ipls 1..6
+        csrecon bench --dataset set11 --ratio 0.1 --ipls 1..12 --resume
         csrecon bench --dataset photos/ --model rcoast --model mine.safetensors -o report/
+        csrecon bench --preset table1 --jobs 4 -o table1/
+        torchrun --nproc-per-node 8 -m csrecon bench --preset table1
     """
     from csrecon import bench as measuring
-    from csrecon import datasets, execution, metrics, report
+    from csrecon import datasets, execution, metrics, presets, report
+    from csrecon import journal as journals
     from csrecon.solvers import SOLVERS
 
+    table = _table(dataset, preset, any((model, ratio, ipl, ipls)))
     names = model or ["rcoast"]
     if (ipl or ipls) and all(name in SOLVERS for name in names):
         raise UsageError(f"{', '.join(names)}: a classical solver has no layers; leave out --ipl.")
-    if protocol not in metrics.PROTOCOLS:
-        raise UsageError(
-            f"--protocol {protocol!r}: expected one of {', '.join(metrics.PROTOCOLS)}."
-        )
-    chosen_protocol: metrics.Protocol = "paper" if protocol == "paper" else "standard"
     schedules = [parse.ipl(text) for text in ipl or []] + (parse.ipls(ipls) if ipls else [])
-    targets = report.targets(output or [], overwrite)
-    ratios = parse.ratios(ratio)
-    paths = datasets.images(dataset, data_dir)[:limit]
-    setup = execution.choose(device, precision)
-    label = dataset if dataset in datasets.DATASETS else f"folder {Path(dataset).resolve().name}"
+    targets = report.targets(output or [], overwrite, preset or "bench")
+    ratios = parse.ratios(ratio or _RATIOS)
+    source = table.dataset if table else str(dataset)
+    paths = datasets.images(source, data_dir)[:limit]
+    label = source if source in datasets.DATASETS else f"folder {Path(source).resolve().name}"
     if limit:
         label += f" (first {len(paths)})"
-    conditions = report.Conditions(label, chosen_protocol, seed, str(setup.device), setup.precision)
-    rows = []
-    with progress() as bar:
-        total = len({*names}) * len({*ratios}) * max(1, len({*schedules})) * len(paths)
-        running = measuring.run(
-            names, label, paths, ratios, schedules or [None], setup, seed, chosen_protocol
+    with torchrun.processes(device) as (chosen, rank, world):
+        plan = measuring.Plan(
+            label,
+            paths,
+            execution.choose(chosen, precision),
+            range(seed, seed + seeds),
+            metrics.protocol(protocol),
+            noise_sigma,
         )
-        task = bar.add_task("bench", total=total)
-        for row in running:
-            rows.append(row)
-            bar.update(
-                task, advance=1, description=f"{Path(row.model).name} {row.ratio:g} IPL {row.ipl}"
+        keep = resume or bool(table) or jobs > 1 or world > 1
+        work = _Work(plan, journals.default() if keep else None, jobs, rank, world)
+        conditions = report.Conditions(plan)
+        if table:
+            results = list(
+                presets.run(table, lambda n, r, i: work.rows([n], r, [i]), plan.protocol)
             )
-    cells = measuring.summarize(rows, chosen_protocol)
+            content = presets.table_of(table, results)
+            texts = presets.texts(table, results, conditions)
+        else:
+            rows = list(work.rows(names, ratios, schedules or [None]))
+            cells = measuring.summarize(rows, plan.protocol)
+            content = report.listing(cells)
+            texts = report.texts(cells, rows, conditions)
+    if rank:
+        return
     if as_json:
-        say_json(report.content(cells, rows, conditions))
+        say(texts[".json"]().rstrip())
     else:
-        header, lines = report.listing(cells)
-        say_table(header, lines)
+        if table:
+            say(table.title)
+        say_table(*content, left=2 if table else 1)
         say(str(conditions))
-    report.write(targets, cells, rows, conditions, overwrite)
+    report.write(targets, texts, overwrite)
     for target in targets:
         log.info("report: %s", target)
+
+
+def _table(dataset: str | None, preset: str | None, chosen: bool) -> "Preset | None":
+    """The preset that was asked for, if any.
+
+    Raises:
+        UsageError: neither or both of set and preset, or a preset with models of one's own.
+    """
+    from csrecon import presets
+
+    if (dataset is None) == (preset is None):
+        raise UsageError("give a set of images with --dataset, or a table with --preset.")
+    if preset and chosen:
+        raise UsageError(f"--preset {preset} has its own models, ratios and IPLs: leave them out.")
+    return presets.preset(preset) if preset else None
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Who measures: this process, several that it starts, or several of torchrun."""
+
+    plan: "Plan"
+    journal: "Journal | None"
+    jobs: int
+    rank: int
+    world: int
+
+    def rows(
+        self,
+        names: Sequence[str],
+        ratios: Sequence[float],
+        schedules: Sequence[int | tuple[int, ...] | None],
+    ) -> Iterator["Row"]:
+        """The rows, in order; where work is shared, each computes its share of them first."""
+        from csrecon import bench as measuring
+
+        plan, journal = self.plan, self.journal
+        label = f"bench {', '.join(Path(name).name for name in names)}"
+        with progress() as bar:
+            if journal and self.world > 1:
+                share = (self.rank, self.world)
+                for _ in measuring.run(names, ratios, schedules, plan, journal, share):
+                    pass
+                torchrun.wait()
+                journal.read()
+            elif journal and self.jobs > 1:
+                task = bar.add_task(f"{label}, {self.jobs} processes", total=self.jobs)
+                for done in measuring.spread(self.jobs, names, ratios, schedules, plan, journal):
+                    bar.update(task, completed=done)
+            if self.rank:
+                return
+            count = len({*names}) * len({*ratios}) * len({*schedules})
+            task = bar.add_task(label, total=count * len(plan.paths) * len(plan.seeds))
+            for row in measuring.run(names, ratios, schedules, plan, journal):
+                bar.update(task, advance=1, description=f"{label} {row.ratio:g} IPL {row.ipl}")
+                yield row

@@ -1,6 +1,5 @@
 """`csrecon train`: run a recipe, or continue a run."""
 
-import os
 import re
 import signal
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from csrecon.cli import torchrun
 from csrecon.cli.command import Device, Json, SignalError, progress, say, say_json
 from csrecon.errors import UsageError
 
@@ -85,7 +85,7 @@ def train(
     paths = [path for source in plan.data for path in datasets.images(source, data_dir)]
     known = datasets.at_hand("set11", data_dir)
     validation = datasets.images("set11", data_dir)[:3] if known else []
-    with _processes(device) as (chosen, rank):
+    with torchrun.processes(device) as (chosen, rank, _):
         options = running.Options(
             out=out or Path("runs") / (f"{name}-{recipe}" if recipe else name),
             data=paths,
@@ -165,21 +165,3 @@ def _signals() -> Iterator[list[int]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _processes(device: str) -> Iterator[tuple[str, int]]:
-    """Join the other processes of torchrun, if it started this one: device name and rank."""
-    if "LOCAL_RANK" not in os.environ:
-        yield device, 0
-        return
-    import torch
-    from torch import distributed
-
-    cuda = device.startswith(("auto", "cuda")) and torch.cuda.is_available()
-    distributed.init_process_group("nccl" if cuda else "gloo")
-    try:
-        local = os.environ["LOCAL_RANK"]
-        yield (f"cuda:{local}" if cuda else "cpu"), distributed.get_rank()
-    finally:
-        distributed.destroy_process_group()

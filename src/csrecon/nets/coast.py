@@ -78,6 +78,7 @@ def coast(
     modulation: Literal["ratio", "rfmu", "none"] = "ratio",
     max_steps: Count | None = None,
     projection: bool = False,
+    halved_after: Count | None = None,
 ) -> Unfolding:
     """Build COAST (`modulation="ratio"`) or R-COAST (`"rfmu"`).
 
@@ -88,6 +89,7 @@ def coast(
         modulation: where the gains come from.
         max_steps: R_max of the RFMU; None for the sum of the schedule's counts.
         projection: end with a projection onto the measurements.
+        halved_after: iterations of a layer after which its updates are halved.
     """
     units: Modulation
     if modulation == "rfmu":
@@ -95,4 +97,11 @@ def coast(
     else:
         units = RatioGain(features) if modulation == "ratio" else NoModulation(features)
     blocks = [CoastBlock(features) for _ in schedule.counts]
-    return Unfolding(cast(list[ProxBlock], blocks), schedule, units, limits, projection=projection)
+    return Unfolding(
+        cast(list[ProxBlock], blocks),
+        schedule,
+        units,
+        limits,
+        projection=projection,
+        halved_after=halved_after,
+    )

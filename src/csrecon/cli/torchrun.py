@@ -1,0 +1,30 @@
+"""Several processes that torchrun started: which one this is, and how they meet."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def processes(device: str) -> Iterator[tuple[str, int, int]]:
+    """Join the other processes, if torchrun started this one: device, rank and their number."""
+    if "LOCAL_RANK" not in os.environ:
+        yield device, 0, 1
+        return
+    import torch
+    from torch import distributed
+
+    cuda = device.startswith(("auto", "cuda")) and torch.cuda.is_available()
+    distributed.init_process_group("nccl" if cuda else "gloo")
+    try:
+        chosen = f"cuda:{os.environ['LOCAL_RANK']}" if cuda else "cpu"
+        yield chosen, distributed.get_rank(), distributed.get_world_size()
+    finally:
+        distributed.destroy_process_group()
+
+
+def wait() -> None:
+    """Wait for the other processes."""
+    from torch import distributed
+
+    distributed.barrier()

@@ -1,0 +1,241 @@
+"""The paper's tables: which networks run on what, and three kinds of figures kept apart.
+
+`paper` is what the paper printed; `authors` is the authors' weights, measured here; `csrecon` is
+our weights, measured here.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from csrecon import cards, files, report
+from csrecon.bench import Cell, Row, summarize
+from csrecon.errors import ModelError, UsageError, nearest
+from csrecon.metrics import Protocol
+
+Kind = Literal["paper", "authors", "csrecon"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Line(_Part):
+    """A network of a table.
+
+    Attributes:
+        label: as the paper calls it.
+        ipl: iterations per layer.
+        ours, authors: entries of models.yaml; authors None where no weights were released.
+        psnr: the paper's figure at the table's ratio, where no card has it.
+        hours, fps: of the paper's training and inference.
+    """
+
+    label: str
+    ipl: int
+    ours: str
+    authors: str | None = None
+    psnr: float | None = None
+    hours: float | None = None
+    fps: float | None = None
+
+
+class Preset(_Part):
+    """One of the paper's tables."""
+
+    title: str
+    dataset: str
+    ratios: tuple[float, ...] = Field(min_length=1)
+    lines: tuple[Line, ...] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One kind of figures of one line: cells by ratio, or why there are none."""
+
+    line: Line
+    kind: Kind
+    cells: dict[float, Cell]
+    reason: str = ""
+
+
+@cache
+def presets() -> dict[str, Preset]:
+    """All presets by name."""
+    text = Path(__file__).with_name("presets.yaml").read_text(encoding="utf-8")
+    return {name: Preset(**fields) for name, fields in yaml.safe_load(text).items()}
+
+
+def preset(name: str) -> Preset:
+    """The preset of a name.
+
+    Raises:
+        UsageError: there is none; the nearest one is named.
+    """
+    if name not in presets():
+        raise UsageError(f"no preset {name!r}: {nearest(name, presets())}")
+    return presets()[name]
+
+
+Runner = Callable[[str, Sequence[float], int], Iterator[Row]]
+"""Measures a model at some ratios and an IPL."""
+
+
+def run(table: Preset, runner: Runner, protocol: Protocol = "paper") -> Iterator[Result]:
+    """Measure a table; yield the results of each line, ours after the authors'.
+
+    A model whose weights cannot be had gives its reason instead of figures.
+    """
+    for line in table.lines:
+        for kind, name in (("authors", line.authors), ("csrecon", line.ours)):
+            yield _measured(line, "authors" if kind == "authors" else "csrecon", name, table,
+                            runner, protocol)  # fmt: skip
+
+
+def _measured(
+    line: Line, kind: Kind, name: str | None, table: Preset, runner: Runner, protocol: Protocol
+) -> Result:
+    if name is None:
+        return Result(line, kind, {}, "no weights were released")
+    entry = cards.card(name)
+    if entry.weights is None:
+        return Result(line, kind, {}, "not trained yet")
+    ratios = []
+    for ratio in table.ratios:
+        try:
+            entry.weights_at(ratio)
+            ratios.append(ratio)
+        except ModelError:
+            continue
+    try:
+        cells = summarize(list(runner(name, ratios, line.ipl)), protocol)
+    except ModelError as error:
+        return Result(line, kind, {}, str(error))
+    return Result(line, kind, {cell.ratio: cell for cell in cells})
+
+
+def _pair(psnr: float, ssim: float | None) -> str:
+    return f"{psnr:.2f}" if ssim is None else f"{psnr:.2f} / {ssim:.4f}"
+
+
+def _published(line: Line, table: Preset) -> dict[float, tuple[float, float | None]]:
+    if line.psnr is not None:
+        return {table.ratios[0]: (line.psnr, None)}
+    found = {
+        ratio: cards.card(line.ours).published_at(table.dataset, "paper", str(line.ipl), ratio)
+        for ratio in table.ratios
+    }
+    return {ratio: pair for ratio, pair in found.items() if pair}
+
+
+def quality(table: Preset, results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of PSNR and SSIM: paper, authors' weights, ours, and ours less the paper."""
+    header = ["network", "figures", *(f"{100 * r:g} %" for r in table.ratios), "mean"]
+    lines = []
+    for line in table.lines:
+        printed = _published(line, table)
+        lines.append([line.label, "paper", *_columns(printed, table)])
+        own: dict[float, tuple[float, float | None]] = {}
+        for result in (r for r in results if r.line == line):
+            pairs: dict[float, tuple[float, float | None]] = {
+                r: (c.score.psnr, c.score.ssim) for r, c in result.cells.items()
+            }
+            if result.kind == "csrecon":
+                own = pairs
+            columns = _columns(pairs, table)
+            if result.reason:
+                columns[0] = result.reason
+            kind = "authors' weights, here" if result.kind == "authors" else "csrecon"
+            lines.append(["", kind, *columns])
+        if own and printed:
+            both = [r for r in table.ratios if r in own and r in printed]
+            gaps = {r: own[r][0] - printed[r][0] for r in both}
+            mean = [sum(gaps.values()) / len(gaps)] if len(both) == len(table.ratios) else []
+            texts = [f"{gaps[r]:+.2f}" if r in gaps else "" for r in table.ratios]
+            lines.append(["", "csrecon − paper (dB)", *texts, *(f"{g:+.2f}" for g in mean)])
+            lines[-1] += [""] * (len(header) - len(lines[-1]))
+    return header, lines
+
+
+def _columns(pairs: dict[float, tuple[float, float | None]], table: Preset) -> list[str]:
+    texts = [_pair(*pairs[ratio]) if ratio in pairs else "" for ratio in table.ratios]
+    known = [pairs[ratio] for ratio in table.ratios if ratio in pairs]
+    if len(known) < len(table.ratios):
+        return [*texts, ""]
+    psnr = sum(p for p, _ in known) / len(known)
+    similar = [s for _, s in known if s is not None]
+    ssim = sum(similar) / len(similar) if len(similar) == len(known) else None
+    return [*texts, _pair(psnr, ssim)]
+
+
+def speed(table: Preset, results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of training hours and images a second: the paper's, and ours here."""
+    header = [
+        "network", "parameters", "paper: hours", "paper: images/s", "here: s/image",
+        "here: images/s",
+    ]  # fmt: skip
+    lines = []
+    for line in table.lines:
+        ours = next(r for r in results if r.line == line and r.kind == "csrecon")
+        times = [cell.seconds for cell in ours.cells.values()]
+        seconds = sum(times) / len(times) if times else None
+        lines.append(
+            [
+                line.label,
+                f"{cards.card(line.ours).parameters:,}",
+                f"{line.hours:.2f}",
+                f"{line.fps:.2f}",
+                f"{seconds:.3f}" if seconds else ours.reason,
+                f"{1 / seconds:.2f}" if seconds else "",
+            ]
+        )
+    return header, lines
+
+
+def table_of(table: Preset, results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
+    """The table as it is printed."""
+    return (speed if table.lines[0].fps is not None else quality)(table, results)
+
+
+def texts(
+    table: Preset, results: Sequence[Result], conditions: report.Conditions
+) -> dict[str, Callable[[], str]]:
+    """What a report of the table is in every format, by suffix."""
+    content = table_of(table, results)
+
+    def to_csv() -> str:
+        stream = io.StringIO()
+        csv.writer(stream, lineterminator="\n").writerows([content[0], *content[1]])
+        return stream.getvalue()
+
+    def to_json() -> str:
+        return files.json_text(
+            {
+                "title": table.title,
+                "conditions": conditions.facts(),
+                "results": [
+                    {
+                        "network": result.line.label,
+                        "figures": result.kind,
+                        "reason": result.reason,
+                        "cells": [asdict(cell) for cell in result.cells.values()],
+                        "paper": {str(r): p for r, p in _published(result.line, table).items()},
+                    }
+                    for result in results
+                ],
+            }
+        )
+
+    return {
+        ".csv": to_csv,
+        ".md": lambda: report.to_markdown(content, conditions),
+        ".tex": lambda: report.to_latex(content, conditions),
+        ".json": to_json,
+    }

@@ -1,0 +1,120 @@
+"""The paper's tables: three kinds of figures, kept apart."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from csrecon import bench, cards, datasets, execution, presets, report
+from csrecon.cli.app import app
+from csrecon.errors import ModelError, UsageError
+from csrecon.metrics import Score
+from tests.conftest import scene
+
+CONDITIONS = report.Conditions(bench.Plan("bsd68", [], execution.Setup(torch.device("cpu"))))
+
+
+def row(model, ratio, psnr):
+    return bench.Row(model, "bsd68", "a.png", ratio, 109, "", 0, psnr, 0.5, 0.25, None)
+
+
+def runner(name, ratios, ipl):
+    if name == "coast-paper":
+        raise ModelError("the server answers 404")
+    for ratio in ratios:
+        yield row(name, ratio, 30 + 10 * ratio)
+
+
+def test_table_1_is_the_paper_s():
+    table = presets.preset("table1")
+    header, lines = presets.quality(table, [])
+    assert header[2:] == ["10 %", "20 %", "30 %", "40 %", "50 %", "mean"]
+    printed = {line[0]: line[2:] for line in lines}
+    assert printed["R-COAST 5×4"][0] == "26.14 / 0.7329"
+    assert printed["R-COAST 5×4"][-1] == "30.58 / 0.8645"
+    assert printed["ISTA-Net+ 9×1, 3 %"][-1] == "28.76 / 0.8232"
+    assert len(lines) == 8
+
+
+def test_three_kinds_of_figures():
+    table = presets.preset("table1")
+    results = list(presets.run(table, runner))
+    _, lines = presets.quality(table, results)
+    text = ["|".join(line) for line in lines]
+    start = next(i for i, line in enumerate(text) if line.startswith("COAST 20×1|"))
+    assert text[start] == (
+        "COAST 20×1|paper|26.24 / 0.7378|28.93 / 0.8378|30.99 / 0.8918|32.82 / 0.9255|"
+        "34.58 / 0.9484|30.71 / 0.8683"
+    )
+    assert text[start + 1].startswith("|authors' weights, here|the server answers 404|")
+    start = next(i for i, line in enumerate(text) if line.startswith("R-COAST 5×4|"))
+    assert text[start + 2] == (
+        "|csrecon|31.00 / 0.5000|32.00 / 0.5000|33.00 / 0.5000|34.00 / 0.5000|35.00 / 0.5000|"
+        "33.00 / 0.5000"
+    )
+    assert text[start + 3] == "|csrecon − paper (dB)|+4.86|+3.21|+2.17|+1.32|+0.54|+2.42"
+    original = next(r for r in results if r.line.authors == "istanet-plus-original")
+    assert list(original.cells) == [0.1]
+    assert "no weights were released" in text[[t.startswith("RISTA") for t in text].index(True) + 1]
+
+
+def test_models_of_the_tables_are_known():
+    for table in presets.presets().values():
+        assert table.dataset in datasets.DATASETS
+        for line in table.lines:
+            for name in (line.ours, line.authors):
+                if name is not None:
+                    assert max(cards.card(name).schedule) == line.ipl
+
+
+def test_table_2_has_times():
+    table = presets.preset("table2")
+    header, lines = presets.table_of(table, list(presets.run(table, runner)))
+    assert header[-1] == "here: images/s"
+    assert lines[-1][2:] == ["10.50", "12.20", "0.250", "4.00"]
+
+
+def test_reports_of_a_table():
+    table = presets.preset("ablation")
+    texts = presets.texts(table, list(presets.run(table, runner)), CONDITIONS)
+    assert json.loads(texts[".json"]())["results"][0]["paper"] == {"0.1": [28.5, None]}
+    assert texts[".csv"]().startswith("network,figures,10 %,mean\nR-COAST 5×4,paper,28.50,28.50\n")
+    assert "| R-COAST 5×4 | paper | 28.50 | 28.50 |" in texts[".md"]()
+    assert r"R-COAST 5$\times$4 & paper" in texts[".tex"]()
+
+
+def test_score_is_a_mean():
+    (cell,) = bench.summarize([row("a", 0.1, 20.0), row("a", 0.1, 30.0)])
+    assert cell.score == Score(25.0, 0.5)
+
+
+def test_command(tmp_path, monkeypatch):
+    folder = tmp_path / "sets" / "set11"
+    folder.mkdir(parents=True)
+    for index in range(11):
+        Image.fromarray(scene(34, 34)).save(folder / f"{index:02}.png")
+    line = presets.Line(label="ours", ipl=4, ours="rcoast", psnr=28.5)
+    tiny = presets.Preset(title="tiny", dataset="set11", ratios=(0.1,), lines=(line,))
+    monkeypatch.setattr(presets, "presets", lambda: {"tiny": tiny})
+    command = ["bench", "--preset", "tiny", "--data-dir", "sets", "--limit", "2", "-o", "report"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert "csrecon − paper (dB)" in result.stdout
+    assert sorted(p.name for p in (tmp_path / "report").iterdir()) == [
+        "tiny.csv", "tiny.json", "tiny.md", "tiny.tex",
+    ]  # fmt: skip
+    computed = []
+    monkeypatch.setattr(bench, "evaluate", lambda *a: computed.append(a))
+    result = CliRunner().invoke(app, [*command, "--overwrite", "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["title"] == "tiny"
+    assert computed == []
+    assert CliRunner().invoke(app, ["bench"]).exit_code == 2
+    assert CliRunner().invoke(app, [*command, "--ratio", "0.1"]).exit_code == 2
+
+
+def test_unknown_preset():
+    with pytest.raises(UsageError, match="did you mean 'table1'"):
+        presets.preset("tabel1")
