@@ -20,6 +20,7 @@ ROOMS = [
     "operators",
     "measurement",
     "measurement_file",
+    "starts",
     "recursion",
     "nets",
     "solvers",
@@ -38,6 +39,7 @@ ROOMS = [
     "report",
     "presets",
     "plot",
+    "figures",
     "training",
     "cli",
 ]

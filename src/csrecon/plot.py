@@ -1,11 +1,13 @@
-"""Figures: images side by side, drawn with matplotlib without a display."""
+"""Figures: images side by side, and curves, drawn with matplotlib without a display."""
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from csrecon import files
@@ -65,6 +67,107 @@ def side_by_side(
             axis.imshow(clipped, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     with files.new_files(path, overwrite=overwrite) as (temporary,):
         figure.savefig(temporary)
+
+
+@dataclass(frozen=True)
+class Zoom:
+    """A square of an image that is shown enlarged: its first row and column, and its side."""
+
+    top: int
+    left: int
+    side: int
+
+
+def busiest(image: NDArray[np.float32], side: int) -> Zoom:
+    """The square of an image (H, W) with the most detail: the largest sum of |gradient|."""
+    down, right = np.gradient(np.atleast_2d(image).astype(np.float64))
+    detail = np.pad(np.abs(down) + np.abs(right), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+    side = min(side, *image.shape)
+    sums = detail[side:, side:] - detail[:-side, side:] - detail[side:, :-side]
+    sums += detail[:-side, :-side]
+    top, left = np.unravel_index(int(sums.argmax()), sums.shape)
+    return Zoom(int(top), int(left), side)
+
+
+def comparison(
+    panels: Sequence[Panel], original: NDArray[np.float32], zoom: Zoom, path: Path, title: str,
+    overwrite: bool = False,
+) -> None:  # fmt: skip
+    """Write images (H, W) in a row, each with its enlarged square, above their |error| maps.
+
+    All maps share one scale: black 0, bright the 99.5 % quantile of the largest error.
+
+    Raises:
+        UsageError: another suffix, or the file exists and `overwrite` is false.
+        ResourceError: it cannot be written.
+    """
+    check_suffix(path)
+    errors = [np.abs(np.clip(panel.image, 0, 1) - original) for panel in panels]
+    top = max(float(np.quantile(error, 0.995)) for error in errors) or 1.0
+    height, width = original.shape
+    tall = 3.2 * height / width
+    figure = Figure(
+        figsize=(3.2 * len(panels), 0.6 + 3.2 + 2 * tall), dpi=100, layout="constrained"
+    )
+    figure.suptitle(title)
+    axes = figure.subplots(3, len(panels), squeeze=False, height_ratios=(tall, 3.2, tall))
+    for axis in axes.ravel():
+        axis.axis("off")
+    rows, columns = (slice(start, start + zoom.side) for start in (zoom.top, zoom.left))
+    gray = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
+    for (whole, part, wrong), panel, error in zip(axes.T, panels, errors, strict=True):
+        whole.set_title(panel.title, fontsize=9)
+        whole.imshow(panel.image, **gray)
+        corner = (zoom.left - 0.5, zoom.top - 0.5)
+        whole.add_patch(Rectangle(corner, zoom.side, zoom.side, fill=False, color="tab:orange"))
+        part.imshow(panel.image[rows, columns], **gray)
+        shown = wrong.imshow(error, cmap="inferno", vmin=0, vmax=top)
+    figure.colorbar(shown, ax=axes[2].tolist(), shrink=0.8, label="|error|")
+    with files.new_files(path, overwrite=overwrite) as (temporary,):
+        figure.savefig(temporary)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a figure: its label, and its points from left to right."""
+
+    label: str
+    points: Sequence[tuple[float, float]]
+
+
+def curves(
+    lines: Sequence[Curve], path: Path, x: str, y: str, logarithmic: bool = False,
+    overwrite: bool = False,
+) -> list[Path]:  # fmt: skip
+    """Write curves as PNG and PDF, and their points as CSV, beside each other: the three paths.
+
+    Args:
+        lines: the curves.
+        path: where, without a suffix.
+        x, y: labels of the axes.
+        logarithmic: whether x is.
+        overwrite: whether files that exist are replaced.
+
+    Raises:
+        UsageError: a file exists and `overwrite` is false.
+        ResourceError: it cannot be written.
+    """
+    figure = Figure(figsize=(6.4, 4.4), dpi=150, layout="constrained")
+    axis = figure.subplots()
+    for line in lines:
+        axis.plot(*zip(*line.points, strict=True), marker=".", label=line.label)
+    axis.set(xlabel=x, ylabel=y, xscale="log" if logarithmic else "linear")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=7)
+    targets = [path.with_name(f"{path.name}{suffix}") for suffix in (".png", ".pdf", ".csv")]
+    with files.new_files(*targets, overwrite=overwrite) as (png, pdf, table):
+        figure.savefig(png)
+        figure.savefig(pdf)
+        with table.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(["curve", x, y])
+            writer.writerows([line.label, *point] for line in lines for point in line.points)
+    return targets
 
 
 def learning_curve(

@@ -17,9 +17,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from csrecon.errors import InputError, UsageError
+from csrecon.errors import UsageError
 from csrecon.measurement import Measurement
-from csrecon.operators import BlockOperator
+from csrecon.starts import AdjointStart
 
 log = logging.getLogger(__name__)
 
@@ -259,59 +259,6 @@ class ProxBlock(nn.Module, ABC):
     def forward(self, x: Tensor, gradient: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
         """One iteration from x with the gradient of the data term at x (R, eqs. 4 and 5)."""
         return self.prox(x - self.rho * gradient, gain)
-
-
-class AdjointStart(nn.Module):
-    """x⁰ = Aᵀ y (R, eq. 3).
-
-    Before it is cropped to the image, Φᵀy solves Φx = y exactly (ΦΦᵀ = I), so the data term has
-    no gradient there and the first iteration is the prox of Φᵀy itself. The gradient at the
-    cropped x⁰ is not zero in the border blocks; the authors' networks never saw it.
-    """
-
-    def forward(self, m: Measurement) -> tuple[Tensor, Tensor]:
-        """Images (B, 1, H, W), and the zero gradient."""
-        x = m.operator.adjoint(m.y)
-        return x, torch.zeros_like(x)
-
-
-@dataclass(frozen=True)
-class StartMatrix:
-    """What a start matrix Q (n, m) was fitted to: the shape and the digest of its Φ."""
-
-    m: Annotated[int, Field(ge=1, le=2**14)]
-    n: Annotated[int, Field(ge=1, le=2**14)]
-    phi_sha256: str
-
-
-class LinearStart(nn.Module):
-    """x⁰ = Q y per block, Q (n, m) fitted once on training blocks for one Φ.
-
-    Source: I, section 3.2: Q = X Yᵀ (Y Yᵀ)⁻¹.
-    """
-
-    q: Tensor
-
-    def __init__(self, fitted: StartMatrix) -> None:
-        super().__init__()
-        self.fitted = fitted
-        self.register_buffer("q", torch.zeros(fitted.n, fitted.m))
-
-    def forward(self, m: Measurement) -> tuple[Tensor, Tensor]:
-        """Images (B, 1, H, W), and the gradient of the data term there.
-
-        Raises:
-            InputError: the measurement was made with another Φ.
-        """
-        operator = m.operator
-        if not isinstance(operator, BlockOperator) or operator.phi.sha256 != self.fitted.phi_sha256:
-            raise InputError(
-                f"this network works with its own Φ of shape ({self.fitted.m}, {self.fitted.n}) "
-                f"and digest {self.fitted.phi_sha256[:12]}… only; the measurement was made with "
-                "another. Sample with that Φ, or use a network for any Φ."
-            )
-        x = operator.assemble(m.y @ self.q.T)
-        return x, m.gradient(x)
 
 
 class Unfolding(nn.Module):

@@ -7,7 +7,18 @@ from typing import Annotated
 import typer
 
 import csrecon
-from csrecon.cli import bench, data, doctor, models, quickstart, reconstruct, sample, train
+from csrecon.cli import (
+    bench,
+    compare,
+    data,
+    doctor,
+    models,
+    plot,
+    quickstart,
+    reconstruct,
+    sample,
+    train,
+)
 from csrecon.cli.command import Application
 
 app = Application(
@@ -26,7 +37,9 @@ app = Application(
 app.add(quickstart.quickstart)
 app.add(sample.sample)
 app.add(reconstruct.reconstruct)
+app.add(compare.compare)
 app.add(bench.bench)
+app.add(plot.plot)
 app.add(train.train)
 app.add_typer(models.app)
 app.add_typer(data.app)

@@ -17,14 +17,13 @@ from csrecon.recursion import (
     RFMU,
     Count,
     Limits,
-    LinearStart,
     Modulation,
     NoModulation,
     ProxBlock,
     Schedule,
-    StartMatrix,
     Unfolding,
 )
+from csrecon.starts import LinearStart, MarkovStart, StartMatrix
 
 _SITES = 2  # after the first convolution, before the last
 _THRESHOLD = 0.01
@@ -82,7 +81,7 @@ def ista_net_plus(
     features: Count = 32,
     modulation: Literal["none", "rfmu"] = "none",
     max_steps: Count | None = None,
-    start: StartMatrix | None = None,
+    start: StartMatrix | Literal["markov"] | None = None,
     blockwise: bool = True,
     projection: bool = False,
 ) -> Unfolding:
@@ -94,7 +93,8 @@ def ista_net_plus(
         features: channels of the transform.
         modulation: where the gains come from.
         max_steps: R_max of the RFMUs; None for the sum of the schedule's counts.
-        start: the Φ that the weights' start matrix Q belongs to; None starts from Φᵀy.
+        start: the Φ that the weights' start matrix Q belongs to, or `markov` for the best linear
+            estimate with any Φ; None starts from Φᵀy.
         blockwise: every block is an image of its own, as published.
         projection: end with a projection onto the measurements.
     """
@@ -104,5 +104,7 @@ def ista_net_plus(
         else NoModulation(features, _SITES)
     )
     blocks = [IstaNetPlusBlock(features) for _ in schedule.counts]
-    first = LinearStart(start) if start else None
+    first: nn.Module | None = None
+    if start is not None:
+        first = MarkovStart() if start == "markov" else LinearStart(start)
     return Unfolding(blocks, schedule, units, limits, first, blockwise, projection)

@@ -1,0 +1,100 @@
+"""Figures of a benchmark: what its report says, as curves.
+
+ratio        PSNR against the sampling ratio, a curve per model and IPL
+ipl          PSNR against IPL, a curve per model and ratio
+seconds      PSNR against seconds per image, along IPL, a curve per model and ratio
+parameters   PSNR against the number of parameters, a curve per ratio
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from csrecon import cards, files
+from csrecon.errors import InputError
+from csrecon.plot import Curve, curves
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A figure: what lies on x, which cells share a curve, and how curve and axis are called."""
+
+    x: Callable[[Record], float | None]
+    curve: Callable[[Record], str]
+    label: str
+    logarithmic: bool = False
+
+
+def _ipl(cell: Record) -> float | None:
+    return float(cell["ipl"]) if cell["ipl"].isdecimal() else None
+
+
+def _parameters(cell: Record) -> float | None:
+    card = cards.cards().get(cell["model"])
+    own = card is not None and cell["ipl"] == str(max(card.schedule))
+    return float(card.parameters) if card is not None and own else None
+
+
+def _at_ratio(cell: Record) -> str:
+    return f"{cell['model']}, {100 * cell['ratio']:g} %"
+
+
+KINDS: dict[str, _Kind] = {
+    "ratio": _Kind(
+        lambda cell: float(cell["ratio"]),
+        lambda cell: cell["model"] + (f", IPL {cell['ipl']}" if cell["ipl"] else ""),
+        "sampling ratio",
+    ),
+    "ipl": _Kind(_ipl, _at_ratio, "iterations per layer"),
+    "seconds": _Kind(lambda cell: cell["seconds"], _at_ratio, "seconds per image", True),
+    "parameters": _Kind(_parameters, lambda c: f"{100 * c['ratio']:g} %", "parameters", True),
+}
+
+
+def read_cells(path: Path) -> list[Record]:
+    """The cells of a report that `csrecon bench -o REPORT.json` wrote.
+
+    Raises:
+        InputError: no such file, or not such a report.
+    """
+    files.require_file(path)
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        for cell in cells:
+            str(cell["model"]), float(cell["ratio"]), float(cell["psnr"]), cell["ipl"].isdecimal()
+            float(cell["seconds"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: not a report of `csrecon bench -o FILE.json` ({type(error).__name__})."
+        ) from error
+    return list(cells)
+
+
+def draw(cells: Sequence[Record], folder: Path, overwrite: bool = False) -> list[Path]:
+    """Write every figure that the cells have at least two points on a curve for.
+
+    Returns:
+        The files, PNG, PDF and CSV of each.
+
+    Raises:
+        UsageError: a file exists and `overwrite` is false.
+        InputError: the cells make no curve.
+    """
+    written: list[Path] = []
+    for name, kind in KINDS.items():
+        points: dict[str, dict[float, float]] = {}
+        for cell in cells:
+            x = kind.x(cell)
+            if x is not None:
+                points.setdefault(kind.curve(cell), {})[x] = cell["psnr"]
+        lines = [Curve(k, sorted(p.items())) for k, p in points.items() if len(p) > 1]
+        if lines:
+            target = folder / f"psnr_{name}"
+            written += curves(lines, target, kind.label, "PSNR (dB)", kind.logarithmic, overwrite)
+    if not written:
+        raise InputError("this report makes no curve: measure several ratios, IPLs or models.")
+    return written
