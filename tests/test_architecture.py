@@ -22,6 +22,7 @@ ROOMS = [
     "measurement_file",
     "starts",
     "recursion",
+    "tiles",
     "nets",
     "solvers",
     "cards",

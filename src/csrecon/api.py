@@ -128,6 +128,7 @@ def reconstruct_steps(
     ipl: int | Sequence[int] | None = None,
     device: str | torch.device = "auto",
     precision: str = "fp32",
+    tile: str | int = "auto",
 ) -> Iterator[Step]:
     """Every iterate of `reconstruct`, for progress bars, film strips and plots.
 
@@ -136,7 +137,7 @@ def reconstruct_steps(
         ModelError: a model that cannot be loaded.
         ResourceError: an absent device, or not enough memory.
     """
-    setup = execution.choose(device, precision)
+    setup = execution.choose(device, precision, tile)
     network = zoo.load(model, m.level) if isinstance(model, str | Path) else model
     schedule = None
     if ipl is not None:
@@ -158,6 +159,7 @@ def reconstruct(
     device: str | torch.device = "auto",
     *,
     precision: str = "fp32",
+    tile: str | int = "auto",
     phi: Array | Phi | None = None,
     seed: int | None = None,
     shape: tuple[int, int] | None = None,
@@ -170,6 +172,8 @@ def reconstruct(
         ipl: iterations per layer, one number or one a layer; None for the model's own.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: of the convolutions: fp32, bf16 or fp16.
+        tile: side in pixels of the tiles that big images are worked on in, `auto` or `off`; the
+            result is the same.
         phi: the (m, n) matrix that made y; its rows need not be orthonormal.
         seed: of csrecon's gaussian Φ, instead of `phi`.
         shape: (H, W) of the image.
@@ -186,5 +190,5 @@ def reconstruct(
     Source: R, eqs. 3 to 5.
     """
     ready = measurement(m, phi, seed, shape)
-    final = execution.final(reconstruct_steps(ready, model, ipl, device, precision))
+    final = execution.final(reconstruct_steps(ready, model, ipl, device, precision, tile))
     return images.to_array(final.image, ready.format.color)

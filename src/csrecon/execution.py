@@ -14,13 +14,15 @@ from torch import nn
 
 from csrecon.errors import InputError, ResourceError, UsageError
 from csrecon.measurement import Measurement
-from csrecon.recursion import Reconstructor, Schedule, Step, last
+from csrecon.recursion import Reconstructor, Schedule, Step, Unfolding, last
+from csrecon.tiles import SMALLEST, Tiles
 
 log = logging.getLogger(__name__)
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 Precision = Literal["fp32", "bf16", "fp16"]
+_TILES = {"cpu": 512, "cuda": 4096}  # features of a tile take about 150 MB, 9 GB
 _TYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -31,10 +33,12 @@ class Setup:
     Attributes:
         device: of images and weights.
         precision: of the convolutions; images and the gradient step are always fp32.
+        tile: side of the tiles in pixels; None for whole images.
     """
 
     device: torch.device
     precision: Precision = "fp32"
+    tile: int | None = None
 
     def __str__(self) -> str:
         """`cpu, bf16`."""
@@ -46,16 +50,29 @@ class Setup:
         return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
 
-def choose(device: str | torch.device = "auto", precision: str = "fp32") -> Setup:
-    """The setup of a device's and a precision's name.
+def choose(
+    device: str | torch.device = "auto", precision: str = "fp32", tile: str | int = "auto"
+) -> Setup:
+    """The setup of what a user asks for.
+
+    Args:
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: fp32, bf16 or fp16.
+        tile: a number of pixels, `off`, or `auto` for the side that suits the device.
 
     Raises:
         UsageError: another name.
         ResourceError: an absent device.
     """
+    chosen = choose_device(device)
+    side = {"auto": _TILES.get(chosen.type), "off": None}.get(str(tile), tile)
+    if side is not None:
+        if not str(side).isdecimal() or int(side) < SMALLEST:
+            raise UsageError(f"tile {tile!r}: expected auto, off, or pixels from {SMALLEST} on.")
+        side = int(side)
     for known in get_args(Precision):
         if precision == known:
-            return Setup(choose_device(device), known)
+            return Setup(chosen, known, side)
     raise UsageError(f"precision {precision!r}: expected {', '.join(get_args(Precision))}.")
 
 
@@ -107,7 +124,11 @@ def steps(
         ResourceError: not enough memory.
     """
     try:
-        yield from _cast(model.steps(m.whiten().to(setup.device), schedule), setup)
+        here = m.whiten().to(setup.device)
+        if setup.tile and isinstance(model, Unfolding):
+            yield from _cast(model.steps(here, schedule, Tiles(setup.tile)), setup)
+        else:
+            yield from _cast(model.steps(here, schedule), setup)
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(m, setup.device) from error
     except RuntimeError as error:

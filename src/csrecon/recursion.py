@@ -9,7 +9,7 @@ Source: R (Alhejaili et al. 2023), sections 3.1 and 3.2.
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol, cast
 
@@ -261,6 +261,18 @@ class ProxBlock(nn.Module, ABC):
         return self.prox(x - self.rho * gradient, gain)
 
 
+Apply = Callable[[ProxBlock, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""How a block is applied to x, the gradient at x, and its gains: images and the penalty."""
+
+
+def apply_whole(
+    block: ProxBlock, x: Tensor, gradient: Tensor, gain: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Apply a block to whole images."""
+    result: tuple[Tensor, Tensor] = block(x, gradient, gain)
+    return result
+
+
 class Unfolding(nn.Module):
     """Blocks, visited by a schedule, modulated, from a start: every network of csrecon.
 
@@ -329,12 +341,15 @@ class Unfolding(nn.Module):
                 high,
             )
 
-    def steps(self, m: Measurement, schedule: Schedule | None = None) -> Iterator[Step]:
+    def steps(
+        self, m: Measurement, schedule: Schedule | None = None, apply: Apply = apply_whole
+    ) -> Iterator[Step]:
         """Every iterate of the recursion, in order.
 
         Args:
             m: the measurement; its operator should have orthonormal rows (Measurement.whiten).
             schedule: counts of this call; None for the network's own.
+            apply: how a block is applied, such as tile by tile.
 
         Raises:
             UsageError: a schedule that this network does not allow.
@@ -350,7 +365,8 @@ class Unfolding(nn.Module):
             if visit.index > 1:
                 gradient = local.gradient(x)
             gain = self.modulation(m.level, visit)
-            proposed, penalty = self.blocks[visit.layer](x, gradient, gain)
+            block = cast(ProxBlock, self.blocks[visit.layer])
+            proposed, penalty = apply(block, x, gradient, gain)
             settling = self.halved_after is not None and visit.iteration > self.halved_after
             x = (x + proposed) / 2 if settling else proposed
             if self.projection and visit.index == visit.total:

@@ -14,6 +14,7 @@ from csrecon.cli.command import (
     Overwrite,
     Precision,
     Seed,
+    Tile,
     log,
     progress,
     say,
@@ -72,6 +73,7 @@ def bench(
     ] = None,
     device: Device = "auto",
     precision: Precision = "fp32",
+    tile: Tile = "auto",
     jobs: Annotated[
         int, typer.Option(help="Processes that share the work; implies --resume.", min=1)
     ] = 1,
@@ -126,7 +128,7 @@ def bench(
         plan = measuring.Plan(
             label,
             paths,
-            execution.choose(chosen, precision),
+            execution.choose(chosen, precision, tile),
             range(seed, seed + seeds),
             metrics.protocol(protocol),
             noise_sigma,

@@ -37,6 +37,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 Precision = Annotated[
     str, typer.Option(help="Of the convolutions: fp32, bf16 or fp16.", metavar="PRECISION")
 ]
+Tile = Annotated[str, typer.Option(help="Side in pixels of the tiles of big images, auto, or off.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")]
 Seed = Annotated[int, typer.Option(help="Seed of the gaussian Φ.", min=0)]

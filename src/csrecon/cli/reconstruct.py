@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from csrecon.cli import batch, parse
-from csrecon.cli.command import Device, Json, Overwrite, Precision, progress, say, say_json
+from csrecon.cli.command import Device, Json, Overwrite, Precision, Tile, progress, say, say_json
 from csrecon.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def reconstruct(
     ] = None,
     device: Device = "auto",
     precision: Precision = "fp32",
+    tile: Tile = "auto",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -93,7 +94,7 @@ def reconstruct(
     for task in tasks:
         images.check_suffix(task.target)
         _keep_inputs(task.target, inputs)
-    setup = execution.choose(device, precision)
+    setup = execution.choose(device, precision, tile)
 
     @functools.cache
     def network(level: float | None) -> "Reconstructor":
@@ -118,7 +119,7 @@ def reconstruct(
         final = execution.final(
             _shown(
                 csrecon.reconstruct_steps(
-                    measured, loaded, counts, setup.device, precision=setup.precision
+                    measured, loaded, counts, setup.device, setup.precision, tile
                 ),
                 task.source.name,
             )

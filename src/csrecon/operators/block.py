@@ -16,6 +16,7 @@ from csrecon.errors import InputError
 from csrecon.operators.base import LinearOperator
 from csrecon.operators.matrices import Phi
 
+_BAND = 2**22  # pixels whose gradient is computed at once
 _ORTHONORMAL_TOLERANCE = 1e-4
 _RANK_TOLERANCE = 1e-5  # singular values below this share of the largest carry only rounding
 
@@ -37,6 +38,7 @@ class BlockOperator(LinearOperator):
         phi: the sampling matrix (m, n).
         image_shape: (H, W) in pixels, any size.
         block: (bh, bw) in pixels with bh · bw = n; None for a square block.
+        matrix: Φ as a tensor that is shared instead of made anew.
 
     Raises:
         InputError: an image shape or block that does not fit Φ.
@@ -47,7 +49,11 @@ class BlockOperator(LinearOperator):
     matrix: Tensor
 
     def __init__(
-        self, phi: Phi, image_shape: tuple[int, int], block: tuple[int, int] | None = None
+        self,
+        phi: Phi,
+        image_shape: tuple[int, int],
+        block: tuple[int, int] | None = None,
+        matrix: Tensor | None = None,
     ) -> None:
         super().__init__(image_shape)
         m, n = phi.matrix.shape
@@ -57,7 +63,8 @@ class BlockOperator(LinearOperator):
         if min(image_shape) < 1:
             raise InputError(f"image shape {image_shape}: expected a positive height and width.")
         self.phi = phi
-        self.register_buffer("matrix", torch.tensor(phi.matrix), persistent=False)
+        shared = torch.tensor(phi.matrix) if matrix is None else matrix
+        self.register_buffer("matrix", shared, persistent=False)
         self.m, self.n = int(m), int(n)
 
     @property
@@ -89,6 +96,20 @@ class BlockOperator(LinearOperator):
         """Back-project (B, gh, gw, m) -> (B, 1, H, W)."""
         with torch.autocast(y.device.type, enabled=False):
             return self.assemble(y @ self.matrix)
+
+    def gradient(self, x: Tensor, y: Tensor) -> Tensor:
+        """Gradient Aᵀ(A x - y), (B, 1, H, W); band by band, so that little memory is needed."""
+        (gh, _), (bh, _) = self.grid, self.block
+        height, width = self.image_shape
+        rows = max(1, _BAND // (len(x) * width * bh))
+        if rows >= gh:
+            return super().gradient(x, y)
+        out = torch.empty_like(x)
+        for first in range(0, gh, rows):
+            top, bottom = first * bh, min(height, (first + rows) * bh)
+            band = BlockOperator(self.phi, (bottom - top, width), self.block, self.matrix)
+            out[:, :, top:bottom] = band.gradient(x[:, :, top:bottom], y[:, first : first + rows])
+        return out
 
     def assemble(self, blocks: Tensor) -> Tensor:
         """Put blocks (B, gh, gw, n) in their places and crop: (B, 1, H, W)."""

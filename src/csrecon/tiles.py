@@ -1,0 +1,78 @@
+"""Tiles: a block applied to one part of an image after the other, with the same result.
+
+`prox` looks `reach` pixels far, so a tile with a margin of that many pixels, clipped at the true
+border, gives exactly what the whole image gives. Memory for features then depends on the tile
+and not on the image.
+"""
+
+import logging
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from csrecon.recursion import ProxBlock
+
+log = logging.getLogger(__name__)
+
+SMALLEST = 64
+
+
+class Tiles:
+    """Applies blocks tile by tile; where memory ends it goes on with smaller tiles.
+
+    Args:
+        side: of a tile in pixels, without its margin.
+    """
+
+    def __init__(self, side: int) -> None:
+        self.side = side
+
+    def __call__(
+        self, block: ProxBlock, x: Tensor, gradient: Tensor, gain: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """x (B, 1, H, W), the gradient there and gains -> images; there is no penalty.
+
+        Raises:
+            torch.OutOfMemoryError: not even the smallest tile fits.
+        """
+        while True:
+            try:
+                return self._tiled(block, x, gradient, gain), x.new_zeros(())
+            except torch.OutOfMemoryError:
+                if self.side <= SMALLEST:
+                    raise
+            longest = max(x.shape[-2:])
+            self.side = max(SMALLEST, min(self.side, longest) // 2)
+            torch.cuda.empty_cache()
+            log.warning("memory is short: going on with tiles of %d pixels.", self.side)
+
+    def _tiled(self, block: ProxBlock, x: Tensor, gradient: Tensor, gain: Tensor) -> Tensor:
+        out = torch.empty_like(x)
+        batch, _, height, width = x.shape
+        many = max(1, self.side**2 // (height * width))
+        for first in range(0, batch, many):
+            images = slice(first, first + many)
+            for inner, outer, core in _windows(height, width, self.side, block.reach):
+                r = x[images, :, *outer] - block.rho * gradient[images, :, *outer]
+                out[images, :, *inner] = block.prox(r, gain)[0][:, :, *core]
+        return out
+
+
+Window = tuple[slice, slice]
+
+
+def _windows(
+    height: int, width: int, side: int, margin: int
+) -> Iterator[tuple[Window, Window, Window]]:
+    """Every tile: where it lies, where it lies with its margin, and where it lies in that."""
+    for rows in _spans(height, side, margin):
+        for columns in _spans(width, side, margin):
+            yield (rows[0], columns[0]), (rows[1], columns[1]), (rows[2], columns[2])
+
+
+def _spans(length: int, side: int, margin: int) -> Iterator[tuple[slice, slice, slice]]:
+    for start in range(0, length, side):
+        end = min(start + side, length)
+        low, high = max(0, start - margin), min(length, end + margin)
+        yield slice(start, end), slice(low, high), slice(start - low, end - low)

@@ -1,0 +1,118 @@
+"""Tiles change nothing but the memory."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import csrecon.api
+from csrecon import cards, execution, operators, tiles
+from csrecon.errors import ResourceError, UsageError
+from csrecon.operators import block as blocks
+from csrecon.tiles import Tiles
+from tests.conftest import scene
+
+NETWORKS = ["rcoast", "coast", "rista", "istanet-plus"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("size", [(130, 97), (64, 200), (33, 33), (1, 70)])
+def test_tiled_equals_untiled(name, size):
+    torch.manual_seed(0)
+    net = cards.card(name).build().eval()
+    m = csrecon.sample(scene(*size)[..., 0], 0.2)
+    with torch.inference_mode():
+        whole = [step.image for step in net.steps(m, net.schedule.with_ipl(1))]
+        tiled = [step.image for step in net.steps(m, net.schedule.with_ipl(1), Tiles(64))]
+    assert len(tiled) == len(net.blocks)
+    for a, b in zip(whole, tiled, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
+
+
+def test_single_blocks_are_worked_on_in_groups():
+    from csrecon.nets.ista_net_plus import ista_net_plus
+    from csrecon.recursion import Schedule
+
+    torch.manual_seed(0)
+    net = ista_net_plus(Schedule((1, 1))).eval()
+    m = csrecon.sample(scene(120, 150)[..., 0], 0.2)
+    sizes = []
+    original = type(net.blocks[0]).prox
+
+    def spy(self, r, gain):
+        sizes.append(len(r))
+        return original(self, r, gain)
+
+    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(net.blocks[0]), "prox", spy)
+        whole = list(net.steps(m))[-1].image
+        tiled = list(net.steps(m, apply=Tiles(66)))[-1].image
+    torch.testing.assert_close(whole, tiled, atol=2e-5, rtol=0)
+    assert sizes[0] == 20
+    assert max(sizes[2:]) == 4
+
+
+@given(st.integers(1, 200), st.integers(1, 70), st.integers(0, 9))
+def test_spans_cover_everything_once(length, side, margin):
+    covered = []
+    for inner, outer, core in tiles._spans(length, side, margin):
+        places = list(range(length))[outer]
+        assert places[core] == list(range(length))[inner]
+        assert outer.start == max(0, inner.start - margin)
+        assert outer.stop == min(length, inner.stop + margin)
+        covered += list(range(length))[inner]
+    assert covered == list(range(length))
+
+
+def test_memory_that_ends_makes_smaller_tiles(caplog, monkeypatch):
+    net = csrecon.load("rcoast")
+    original = type(net.blocks[0]).prox
+
+    def starved(self, r, gain):
+        if r[0].numel() > 100 * 100:
+            raise torch.OutOfMemoryError("planted")
+        return original(self, r, gain)
+
+    m = csrecon.sample(scene(150, 160)[..., 0], 0.2)
+    expected = csrecon.reconstruct(m, net, 1, "cpu", tile="off")
+    monkeypatch.setattr(type(net.blocks[0]), "prox", starved)
+    image = csrecon.reconstruct(m, net, 1, "cpu", tile=512)
+    assert abs(image - expected).max() < 2e-5
+    assert "tiles of 80 pixels" in caplog.text
+    monkeypatch.setattr(tiles, "SMALLEST", 128)
+    with pytest.raises(ResourceError, match="not enough memory"):
+        csrecon.reconstruct(m, net, 1, "cpu", tile=512)
+
+
+@pytest.mark.parametrize("band", [1, 40 * 33, 3 * 40 * 33])
+def test_the_gradient_comes_in_bands(monkeypatch, band):
+    m = csrecon.sample(scene(140, 40), 0.3)
+    x = torch.rand(3, 1, 140, 40)
+    expected = m.operator.adjoint(m.operator(x) - m.y)
+    monkeypatch.setattr(blocks, "_BAND", band)
+    calls = []
+    original = operators.BlockOperator.forward
+    monkeypatch.setattr(
+        operators.BlockOperator,
+        "forward",
+        lambda self, part: calls.append(part.shape[-2]) or original(self, part),
+    )
+    torch.testing.assert_close(m.gradient(x), expected)
+    assert len(calls) > 1 and sum(calls) == 140
+
+
+def test_what_a_user_may_ask_for():
+    assert execution.choose("cpu").tile == 512
+    assert execution.choose("cpu", tile="off").tile is None
+    assert execution.choose("cpu", tile="256").tile == 256
+    for tile in ("63", "-1", "big", "1e3"):
+        with pytest.raises(UsageError, match="expected auto, off"):
+            execution.choose("cpu", tile=tile)
+
+
+def test_every_iterate_comes_also_with_tiles():
+    m = csrecon.sample(scene(), 0.2)
+    steps = csrecon.api.reconstruct_steps(m, ipl=1, device="cpu", tile=64)
+    assert [step.index for step in itertools.islice(steps, 5)] == [1, 2, 3, 4, 5]
