@@ -38,7 +38,7 @@ def test_table_1_is_the_paper_s():
     assert len(lines) == 8
 
 
-def test_three_kinds_of_figures():
+def test_three_kinds_of_figures(caplog):
     table = presets.preset("table1")
     results = list(presets.run(table, runner))
     _, lines = presets.quality(table, results)
@@ -48,7 +48,8 @@ def test_three_kinds_of_figures():
         "COAST 20×1|paper|26.24 / 0.7378|28.93 / 0.8378|30.99 / 0.8918|32.82 / 0.9255|"
         "34.58 / 0.9484|30.71 / 0.8683"
     )
-    assert text[start + 1].startswith("|authors' weights, here|the server answers 404|")
+    assert text[start + 1].startswith("|authors' weights, here|weights cannot be had here|")
+    assert "the server answers 404" in caplog.text
     start = next(i for i, line in enumerate(text) if line.startswith("R-COAST 5×4|"))
     assert text[start + 2] == (
         "|csrecon|31.00 / 0.5000|32.00 / 0.5000|33.00 / 0.5000|34.00 / 0.5000|35.00 / 0.5000|"

@@ -6,6 +6,7 @@ our weights, measured here.
 
 import csv
 import io
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -19,6 +20,8 @@ from csrecon import cards, files, report
 from csrecon.bench import Cell, Row, summarize
 from csrecon.errors import ModelError, UsageError, nearest
 from csrecon.metrics import Protocol
+
+log = logging.getLogger(__name__)
 
 Kind = Literal["paper", "authors", "csrecon"]
 
@@ -117,7 +120,8 @@ def _measured(
     try:
         cells = summarize(list(runner(name, ratios, line.ipl)), protocol)
     except ModelError as error:
-        return Result(line, kind, {}, str(error))
+        log.warning("%s", error)
+        return Result(line, kind, {}, "weights cannot be had here")
     return Result(line, kind, {cell.ratio: cell for cell in cells})
 
 
