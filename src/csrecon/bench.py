@@ -343,7 +343,7 @@ def spread(
     """
     threads = max(1, torch.get_num_threads() // jobs)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (threads,)) as pool:
+    with ProcessPoolExecutor(jobs, context, _begin, (threads,)) as pool:
         shares = [
             pool.submit(_share, models, ratios, ipls, plan, journal.path, (index, jobs))
             for index in range(jobs)
@@ -352,6 +352,12 @@ def spread(
             share.result()
             yield done
     journal.read()
+
+
+def _begin(threads: int) -> None:
+    """In a process that shares the work: its threads, and no notes, which the first one gives."""
+    torch.set_num_threads(threads)
+    logging.getLogger("csrecon").setLevel(logging.ERROR)
 
 
 def _share(
