@@ -139,7 +139,7 @@ def test_bench_a_folder(tmp_path):
     arguments = ("bench", "--dataset", "few", "--ratio", "0.1,0.5", "--ipls", "1..2")
     result = run(*arguments, "-o", "report")
     assert "not rounded" in result.stdout
-    assert names("report") == {"bench.csv", "bench.json", "bench.md"}
+    assert names("report") == {"bench.csv", "bench.json", "bench.md", "bench.tex"}
     assert len(json.loads(run(*arguments, "--json").stdout)["rows"]) == 4
     run(*arguments, "-o", "report", code=2)
 
@@ -208,7 +208,7 @@ def test_quickstart():
         (["reconstruct", "m.npy", "--ipl", "two"], 2, "two"),
         (["reconstruct", "m.npy", "--ipl", "4,4"], 2, "5 layers"),
         (["reconstruct", "m.npy", "--model", "rcost"], 4, "did you mean 'rcoast'"),
-        (["reconstruct", "m.npy", "--model", "coast"], 4, "no released weights"),
+        (["reconstruct", "m.npy", "--model", "coast-5"], 4, "no released weights"),
         (["reconstruct", "m.npy", "--model", "a.safetensors"], 3, "no such file"),
         (["reconstruct", "m.npy", "--device", "tpu"], 2, "tpu"),
         (["reconstruct", "m.npy", "--device", "cuda:99"], 5, "cuda:99"),
