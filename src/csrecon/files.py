@@ -184,6 +184,15 @@ def read_mat(path: Path) -> NDArray[Any]:
     return np.ascontiguousarray(matrices.popitem()[1])
 
 
+def read_matrix(path: Path) -> NDArray[Any]:
+    """Read an array from a .mat file, or else from a .npy file.
+
+    Raises:
+        InputError: as in `read_mat` and `read_npy`.
+    """
+    return read_mat(path) if path.suffix.lower() == ".mat" else read_npy(path)
+
+
 def refuse_existing(*targets: Path, overwrite: bool) -> None:
     """Raise UsageError when a target exists and may not be replaced."""
     for target in targets:

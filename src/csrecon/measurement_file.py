@@ -198,9 +198,7 @@ def read_phi(path: Path) -> Phi:
         if "phi" not in arrays:
             raise InputError(f"{path}: holds {sorted(arrays)}, and no array named 'phi'.")
         return Phi.given(arrays["phi"], str(path))
-    if path.suffix.lower() == ".mat":
-        return Phi.given(files.read_mat(path), str(path))
-    return Phi.given(files.read_npy(path), str(path))
+    return Phi.given(files.read_matrix(path), str(path))
 
 
 def from_values(

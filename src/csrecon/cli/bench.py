@@ -9,6 +9,7 @@ import typer
 
 from csrecon.cli import parse, torchrun
 from csrecon.cli.command import (
+    DataDir,
     Device,
     Json,
     Overwrite,
@@ -67,10 +68,7 @@ def bench(
     limit: Annotated[
         int | None, typer.Option(help="Only the first N images of the set.", min=1, metavar="N")
     ] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(help="Folder that holds the sets; else CSRECON_DATA, else the cache."),
-    ] = None,
+    data_dir: DataDir = None,
     device: Device = "auto",
     precision: Precision = "fp32",
     tile: Tile = "auto",

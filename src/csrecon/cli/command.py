@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal
 
@@ -40,6 +41,10 @@ Precision = Annotated[
 Tile = Annotated[str, typer.Option(help="Side in pixels of the tiles of big images, auto, or off.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder that holds the sets; else CSRECON_DATA, else the cache."),
+]
 Seed = Annotated[int, typer.Option(help="Seed of the gaussian Φ.", min=0)]
 Color = Annotated[
     str,

@@ -5,15 +5,10 @@ from typing import Annotated
 
 import typer
 
-from csrecon.cli.command import Application, Json, say, say_json, say_table
+from csrecon.cli.command import Application, DataDir, Json, say, say_json, say_table
 from csrecon.errors import CheckError
 
 app = Application(name="data", help="Image sets: list, download, verify.")
-
-DataDir = Annotated[
-    Path | None,
-    typer.Option(help="Folder that holds the sets; else CSRECON_DATA, else the cache."),
-]
 
 
 def list_sets(data_dir: DataDir = None, as_json: Json = False) -> None:

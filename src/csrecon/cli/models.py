@@ -2,16 +2,13 @@
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from csrecon.cli import parse
 from csrecon.cli.command import Application, Json, Overwrite, say, say_json, say_table
 from csrecon.errors import CheckError, UsageError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 app = Application(
     name="models", help="The model zoo: list, info, download, verify, convert, prune, push."
@@ -237,7 +234,7 @@ def convert(
         csrecon models convert R-COAST.pkl rcoast-paper.safetensors --ipl 4
         csrecon models convert ISTA.pkl ista.safetensors --ipl 1 --phi phi.npy --start q.npy
     """
-    from csrecon import measurement_file, published, zoo
+    from csrecon import files, measurement_file, published, zoo
 
     if output.suffix != ".safetensors":
         raise UsageError(f"{output}: the output ends in .safetensors.")
@@ -249,7 +246,7 @@ def convert(
         ipl,
         (ratios[0], ratios[1]),
         measurement_file.read_phi(phi) if phi else None,
-        _matrix(start) if start else None,
+        files.read_matrix(start) if start else None,
     )
     zoo.save(network, blueprint, output, overwrite)
     count = sum(parameter.numel() for parameter in network.parameters())
@@ -258,12 +255,6 @@ def convert(
         say_json({**facts, **blueprint.model_dump(mode="json")})
         return
     say(f"{checkpoint} -> {output}: {blueprint.architecture}, {count:,} parameters")
-
-
-def _matrix(path: Path) -> "NDArray[Any]":
-    from csrecon import files
-
-    return files.read_mat(path) if path.suffix.lower() == ".mat" else files.read_npy(path)
 
 
 app.add(list_models, "list")

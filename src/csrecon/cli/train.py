@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from csrecon.cli import torchrun
-from csrecon.cli.command import Device, Json, SignalError, progress, say, say_json
+from csrecon.cli.command import DataDir, Device, Json, SignalError, progress, say, say_json
 from csrecon.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,10 +45,7 @@ def train(
     fit: Annotated[
         bool, typer.Option("--fit", help="Fit the learning-rate curve into --max-time.")
     ] = False,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(help="Folder that holds the sets; else CSRECON_DATA, else the cache."),
-    ] = None,
+    data_dir: DataDir = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
