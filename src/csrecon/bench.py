@@ -167,8 +167,9 @@ def run(
     counts = {ratio: count_measurements(n, ratio) for ratio in ratios}
 
     @cache
-    def network(name: str, level: float | None) -> Reconstructor:
-        return execution.prepare(api.load(name, level), plan.setup)
+    def network(name: str, level: float | None) -> tuple[Reconstructor, str]:
+        loaded = execution.prepare(api.load(name, level), plan.setup)
+        return loaded, weights_digest(loaded)
 
     jobs = [
         _job(name, ratio, seed, Phi.make(m, n, seed), network, ipls)
@@ -249,13 +250,12 @@ def _job(
     ratio: float,
     seed: int,
     phi: Phi,
-    network: Callable[[str, float | None], Reconstructor],
+    network: Callable[[str, float | None], tuple[Reconstructor, str]],
     ipls: Sequence[int | tuple[int, ...] | None],
 ) -> _Job:
     known = cards.cards().get(name)
-    loaded = network(name, ratio if known and known.per_ratio else None)
+    loaded, digest = network(name, ratio if known and known.per_ratio else None)
     own = depot.own_phi(name, ratio) if known else None
-    digest = weights_digest(loaded)
     return _Job(name, ratio, seed, loaded, own or phi, _schedules(loaded, ipls), digest)
 
 
