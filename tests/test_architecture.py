@@ -21,6 +21,7 @@ ROOMS = [
     "measurement",
     "measurement_file",
     "starts",
+    "orientations",
     "recursion",
     "tiles",
     "nets",

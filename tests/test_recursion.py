@@ -143,6 +143,40 @@ def test_late_iterations_go_half_of_the_way(m):
     assert all(torch.equal(a, b) for a, b in zip(never, whole, strict=True))
 
 
+class Lean(ProxBlock):
+    """A block that looks to one side: every pixel becomes its left neighbour."""
+
+    reach = 1
+
+    def prox(self, r, gain):
+        return torch.nn.functional.pad(r, (1, -1)), r.new_zeros(())
+
+
+def test_every_iteration_of_a_layer_sees_another_orientation(m):
+    shapes = []
+
+    def watched(block, x, gradient, gain):
+        shapes.append(tuple(x.shape[-2:]))
+        return block(x, gradient, gain)
+
+    def centres(turning):
+        net = Unfolding([Lean(), Lean()], Schedule((9, 1)), NoModulation(2), turning=turning)
+        for block in net.blocks:
+            torch.nn.init.zeros_(block.rho)  # no data term: only the shifts are left
+        return [step.image[..., 9:-9, 9:-9] for step in net.steps(m, apply=watched)]
+
+    begin = m.operator.adjoint(m.y)[..., 9:-9, 9:-9]
+    turned = centres(True)
+    height, width = m.operator.image_shape
+    assert shapes == [(height, width), (width, height)] * 4 + [(height, width)] * 2
+    assert not torch.equal(turned[0], begin)
+    # Four turns of a shift cancel, and so do four mirrored ones; the second layer begins anew.
+    assert torch.equal(turned[3], begin)
+    assert torch.equal(turned[7], begin)
+    assert torch.equal(turned[8], turned[0])
+    assert not any(torch.equal(image, begin) for image in centres(False))
+
+
 def test_only_the_last_iterate_is_kept(m):
     import weakref
 

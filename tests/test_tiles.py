@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 import csrecon.api
 from csrecon import cards, execution, operators, tiles
 from csrecon.errors import ResourceError, UsageError
+from csrecon.nets.coast import coast
+from csrecon.nets.ista_net_plus import ista_net_plus
 from csrecon.operators import block as blocks
+from csrecon.recursion import Schedule
 from csrecon.tiles import Tiles
 from tests.conftest import scene
 
@@ -31,10 +34,18 @@ def test_tiled_equals_untiled(name, size):
         torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
 
 
-def test_single_blocks_are_worked_on_in_groups():
-    from csrecon.nets.ista_net_plus import ista_net_plus
-    from csrecon.recursion import Schedule
+def test_tiled_equals_untiled_in_every_orientation():
+    torch.manual_seed(0)
+    net = coast(Schedule((8,)), turning=True).eval()
+    m = csrecon.sample(scene(130, 97)[..., 0], 0.2)
+    with torch.inference_mode():
+        whole = [step.image for step in net.steps(m)]
+        tiled = [step.image for step in net.steps(m, apply=Tiles(64))]
+    for a, b in zip(whole, tiled, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
 
+
+def test_single_blocks_are_worked_on_in_groups():
     torch.manual_seed(0)
     net = ista_net_plus(Schedule((1, 1))).eval()
     m = csrecon.sample(scene(120, 150)[..., 0], 0.2)

@@ -267,11 +267,8 @@ def weights_digest(model: Reconstructor) -> str:
     for name, value in model.state_dict().items():
         whole.update(name.encode())
         whole.update(value.cpu().contiguous().numpy().tobytes())
-    whole.update(
-        repr(
-            (model.schedule, model.limits, model.projection, model.halved_after, model.blockwise)
-        ).encode()
-    )
+    built = ("schedule", "limits", "blockwise", "projection", "halved_after", "turning")
+    whole.update(repr([getattr(model, name) for name in built]).encode())
     return whole.hexdigest()
 
 

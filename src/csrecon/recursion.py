@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from csrecon.errors import UsageError
 from csrecon.measurement import Measurement
+from csrecon.orientations import COUNT, oriented, upright
 from csrecon.starts import AdjointStart
 
 log = logging.getLogger(__name__)
@@ -288,6 +289,9 @@ class Unfolding(nn.Module):
         halved_after: from the iteration of a layer after this one, x moves half of the way that
             the layer proposes (Krasnoselskii-Mann), so that many iterations settle instead of
             swinging; None never.
+        turning: the j-th iteration of a layer sees the image in the j-th of the eight
+            orientations of a square, so that the layer's own errors do not add up: the geometric
+            self-ensemble (Lim et al., EDSR, CVPR-W 2017) spread over the iterations.
     """
 
     def __init__(
@@ -300,6 +304,7 @@ class Unfolding(nn.Module):
         blockwise: bool = False,
         projection: bool = False,
         halved_after: int | None = None,
+        turning: bool = False,
     ) -> None:
         super().__init__()
         if len(blocks) != len(schedule.counts):
@@ -313,6 +318,11 @@ class Unfolding(nn.Module):
         self.blockwise = blockwise
         self.projection = projection
         self.halved_after = halved_after
+        self.turning = turning
+
+    def orientation(self, visit: Visit) -> int:
+        """The orientation, 0..7, in which a visited layer sees the image."""
+        return (visit.iteration - 1) % COUNT if self.turning else 0
 
     def check_allowed(self, schedule: Schedule) -> None:
         """Raise UsageError for a schedule above `limits.max_ipl`."""
@@ -366,7 +376,9 @@ class Unfolding(nn.Module):
                 gradient = local.gradient(x)
             gain = self.modulation(m.level, visit)
             block = cast(ProxBlock, self.blocks[visit.layer])
-            proposed, penalty = apply(block, x, gradient, gain)
+            seen = self.orientation(visit)
+            turned, penalty = apply(block, oriented(x, seen), oriented(gradient, seen), gain)
+            proposed = upright(turned, seen)
             settling = self.halved_after is not None and visit.iteration > self.halved_after
             x = (x + proposed) / 2 if settling else proposed
             if self.projection and visit.index == visit.total:

@@ -25,7 +25,8 @@ def _seeded():
 
 
 def test_ista_net_plus_computes_the_same():
-    source = ista_net_plus(Schedule((2, 3)), modulation="rfmu", blockwise=False).eval()
+    counts = Schedule((2, 3))
+    source = ista_net_plus(counts, modulation="rfmu", blockwise=False, turning=True).eval()
     target = ista_net_plus(Schedule((1,) * 5), LIMITS, blockwise=False).eval()
     m = measurement(0.2)
     assert not torch.allclose(target(m), source(m), atol=1e-2)

@@ -79,6 +79,7 @@ def coast(
     max_steps: Count | None = None,
     projection: bool = False,
     halved_after: Count | None = None,
+    turning: bool = False,
 ) -> Unfolding:
     """Build COAST (`modulation="ratio"`) or R-COAST (`"rfmu"`).
 
@@ -90,6 +91,7 @@ def coast(
         max_steps: R_max of the RFMU; None for the sum of the schedule's counts.
         projection: end with a projection onto the measurements.
         halved_after: iterations of a layer after which its updates are halved.
+        turning: every iteration of a layer sees the image in another orientation.
     """
     units: Modulation
     if modulation == "rfmu":
@@ -104,4 +106,5 @@ def coast(
         limits,
         projection=projection,
         halved_after=halved_after,
+        turning=turning,
     )

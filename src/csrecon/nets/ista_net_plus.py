@@ -84,6 +84,7 @@ def ista_net_plus(
     start: StartMatrix | Literal["markov"] | None = None,
     blockwise: bool = True,
     projection: bool = False,
+    turning: bool = False,
 ) -> Unfolding:
     """Build ISTA-Net+ (`modulation="none"`) or RISTA-Net+ (`"rfmu"`).
 
@@ -97,6 +98,7 @@ def ista_net_plus(
             estimate with any Φ; None starts from Φᵀy.
         blockwise: every block is an image of its own, as published.
         projection: end with a projection onto the measurements.
+        turning: every iteration of a layer sees the image in another orientation.
     """
     units: Modulation = (
         RFMU(features, max_steps or sum(schedule.counts), _SITES, level_scale=None)
@@ -107,4 +109,13 @@ def ista_net_plus(
     first: nn.Module | None = None
     if start is not None:
         first = MarkovStart() if start == "markov" else LinearStart(start)
-    return Unfolding(blocks, schedule, units, limits, first, blockwise, projection)
+    return Unfolding(
+        blocks,
+        schedule,
+        units,
+        limits,
+        first,
+        blockwise=blockwise,
+        projection=projection,
+        turning=turning,
+    )

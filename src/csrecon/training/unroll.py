@@ -1,13 +1,14 @@
 """Unrolling: a recursive network as the beginning of one without recursion.
 
 A network of 5 layers visited 4 times each computes what 20 layers compute that each hold the
-weights of the layer they stand for, its gains multiplied in. Training starts from there instead
-of from random weights, and lets the copies part.
+weights of the layer they stand for, its gains multiplied in and its kernels turned. Training
+starts from there instead of from random weights, and lets the copies part.
 """
 
 import torch
 
 from csrecon.errors import UsageError
+from csrecon.orientations import upright
 from csrecon.recursion import NoModulation, ProxBlock, RatioGain, Unfolding
 
 _LEVELS = 9
@@ -44,6 +45,9 @@ def unroll(source: Unfolding, target: Unfolding) -> None:
             block.load_state_dict(source.blocks[visit.layer].state_dict())
         except RuntimeError as error:
             raise UsageError(f"the layers of both networks differ: {error}") from error
+        for parameter in block.parameters():
+            if parameter.ndim == 4:
+                parameter.copy_(upright(parameter.clone(), source.orientation(visit)))
         block.fold(gain)
     if isinstance(gains_of, RatioGain):
         away = (levels - levels.mean()).view(-1, 1, 1)
