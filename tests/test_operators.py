@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csrecon.errors import InputError, UsageError
-from csrecon.operators import BlockOperator, Phi, count_measurements
+from csrecon.operators import KINDS, BlockOperator, Phi, count_measurements, make
 from tests.checks import SHAPES, check_operator
 
 
@@ -23,8 +23,11 @@ def random_phi(m: int, n: int) -> Phi:
         (random_phi(20, 64), None),
         (random_phi(5, 6), (2, 3)),
         (Phi.make(16, 16, 1), None),
+        *((make(kind, 100, (16, 32), 3), (16, 32)) for kind in KINDS),
+        (make("dct", 300, (33, 33), 0), None),
+        (make("hadamard", 32 * 32, (32, 32), 0), None),
     ],
-    ids=["gaussian33", "given8", "given2x3", "full4"],
+    ids=["gaussian33", "given8", "given2x3", "full4", *KINDS, "dct33", "full-hadamard32"],
 )
 def test_contract(phi, block, shape):
     check_operator(BlockOperator(phi, shape, block))
@@ -40,6 +43,88 @@ def test_contract_at_any_size(shape, block, data):
     n = block[0] * block[1]
     m = data.draw(st.integers(1, n))
     check_operator(BlockOperator(Phi.make(m, n, 3), shape, block))
+
+
+STRUCTURED = ["hadamard", "hadamard-cake", "dct", "pixels"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_are_named_by_seed_and_size(kind):
+    phi = make(kind, 24, (8, 16), 1)
+    assert phi.shape == (24, 128)
+    assert (phi.kind, phi.seed) == (kind, 1)
+    again = KINDS[kind](24, (8, 16), 1)
+    assert again.sha256 == phi.sha256
+    assert again.fingerprint == phi.fingerprint
+    other = make(kind, 24, (8, 16), 2)
+    assert (other.sha256 == phi.sha256) == (kind == "hadamard-cake")
+    assert other.is_same(phi.sha256, phi.fingerprint) == (kind == "hadamard-cake")
+    top = make(kind, 9, (8, 16), 1).rows().matrix()
+    if kind not in ("bernoulli", "binary", "gaussian"):
+        torch.testing.assert_close(phi.rows().matrix()[:9], top)
+
+
+@pytest.mark.parametrize("kind", STRUCTURED)
+def test_structured_rows_are_orthonormal_and_fast(kind):
+    phi = make(kind, 24, (8, 16), 1)
+    rows = phi.rows()
+    matrix = rows.matrix()
+    torch.testing.assert_close(matrix @ matrix.T, torch.eye(24))
+    x = torch.randn(3, 5, 128)
+    torch.testing.assert_close(rows(x), x @ matrix.T)
+    whole = make(kind, 50_000, (512, 512), 0)  # a dense Φ would hold 13 billion numbers
+    image = torch.rand(1, 1, 512, 512)
+    check = BlockOperator(whole, (512, 512))
+    y = check(image)
+    torch.testing.assert_close(check(check.adjoint(y)), y, atol=1e-4, rtol=0)
+
+
+def test_cake_cutting_begins_with_the_patterns_of_fewest_parts():
+    matrix = make("hadamard-cake", 64, (8, 8), 0).rows().matrix()
+    parts = [_parts(row.view(8, 8) > 0) for row in matrix]
+    assert parts[0] == 1
+    assert parts == sorted(parts)
+    assert parts[-1] == 64
+
+
+def _parts(pattern):
+    """Connected parts of equal value, by flooding."""
+    left = {(i, j) for i in range(8) for j in range(8)}
+    count = 0
+    while left:
+        count += 1
+        edge = [left.pop()]
+        while edge:
+            i, j = edge.pop()
+            for near in ((i + 1, j), (i - 1, j), (i, j + 1), (i, j - 1)):
+                if near in left and pattern[near] == pattern[i, j]:
+                    left.remove(near)
+                    edge.append(near)
+    return count
+
+
+def test_values_of_the_kinds():
+    assert set(make("binary", 20, (8, 8), 0).matrix.ravel()) == {0, 1}
+    assert {abs(v) for v in make("bernoulli", 20, (8, 8), 0).matrix.ravel()} == {0.125}
+    seen = make("pixels", 20, (8, 8), 0).rows().matrix()
+    assert ((seen == 1).sum(dim=1) == 1).all()
+    flat = make("dct", 64, (8, 8), 0)
+    # An unscrambled flat block has one coefficient; scrambled signs spread it.
+    assert (flat.rows()(torch.ones(1, 64)).abs() > 1e-3).sum() > 32
+
+
+@pytest.mark.parametrize(
+    ("kind", "block", "message"),
+    [("hadamard", (33, 33), "powers of two"), ("dtc", (8, 8), "did you mean 'dct'")],
+)
+def test_kinds_that_cannot_be(kind, block, message):
+    with pytest.raises(UsageError, match=message):
+        make(kind, 5, block, 0)
+
+
+def test_a_structured_phi_has_its_own_block():
+    with pytest.raises(InputError, match="this Φ is one of"):
+        BlockOperator(make("dct", 5, (4, 9), 0), (20, 20), (6, 6))
 
 
 def test_one_block_is_phi_times_the_row_major_pixels():
@@ -124,7 +209,7 @@ def test_a_given_phi_is_a_copy():
     matrix[:] = 0
     assert phi.matrix.sum() == 4
     phi.matrix[:] = 0
-    assert operator.matrix.sum() == 4
+    assert operator.rows.matrix().sum() == 4
 
 
 def test_a_phi_too_large_for_a_seed():

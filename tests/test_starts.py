@@ -24,7 +24,7 @@ def test_the_adjoint_start_has_no_gradient():
 
 def test_the_markov_start_is_the_formula():
     m = measured(33, 33)
-    phi = m.operator.matrix.double().numpy()
+    phi = m.operator.rows.matrix().double().numpy()
     place = np.arange(33)
     along = 0.95 ** np.abs(place[:, None] - place)
     c = np.kron(along, along)

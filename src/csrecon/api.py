@@ -14,7 +14,8 @@ from csrecon import execution, images, measurement_file, zoo
 from csrecon.errors import UsageError
 from csrecon.images import Color, Picture
 from csrecon.measurement import Measurement
-from csrecon.operators import BlockOperator, Phi, count_measurements
+from csrecon.operators import BlockOperator, Phi, Sampling, count_measurements, make
+from csrecon.operators.kinds import default_block
 from csrecon.recursion import Reconstructor, Step, Unfolding
 
 Array = NDArray[Any] | Tensor
@@ -45,6 +46,7 @@ def sample(
     m: int | None = None,
     phi: Array | Phi | None = None,
     seed: int = 0,
+    kind: str = "gaussian",
     block: int | tuple[int, int] | None = None,
     color: Color | None = None,
 ) -> Measurement:
@@ -52,12 +54,14 @@ def sample(
 
     Args:
         image: (H, W) or (H, W, 3), NumPy or PyTorch, uint8, uint16 or float in [0, 1].
-        ratio: m/n in (0, 1]; makes the gaussian Φ with orthonormal rows of `seed`.
+        ratio: m/n in (0, 1]; makes the Φ of `kind` and `seed`.
         m: measurements per block, instead of a ratio.
         phi: a Φ of your own, (m, n), instead of both.
-        seed: of the gaussian Φ; a non-negative integer.
-        block: pixels of a block's side, or (height, width); None for 33, or for the square
-            that fits `phi`.
+        seed: of Φ; a non-negative integer.
+        kind: of Φ: gaussian (orthonormal rows, as in the papers), bernoulli, binary, hadamard,
+            hadamard-cake, dct or pixels.
+        block: pixels of a block's side, or (height, width); None for 33 (32 for the Hadamard
+            kinds), or for the square that fits `phi`.
         color: gray (luma), ycbcr or rgb; None keeps what the image is.
 
     Returns:
@@ -72,22 +76,28 @@ def sample(
         >>> x = csrecon.reconstruct(m, model="rcoast", ipl=6)
     """
     picture = image if isinstance(image, Picture) else images.from_array(image, color)
-    matrix = _as_phi(phi)
+    given = _as_phi(phi)
     shape = None
     if block is not None:
         sides = block if isinstance(block, tuple) else (block, block)
         shape = (_integer(sides[0], "block"), _integer(sides[1], "block"))
         if min(shape) < 1:
             raise UsageError(f"block {shape}: expected positive sides.")
-    if matrix is None:
-        shape = shape or (measurement_file.DEFAULT_BLOCK,) * 2
-        n = shape[0] * shape[1]
-        rows = count_measurements(n, ratio, None if m is None else _integer(m, "m"))
-        matrix = Phi.make(rows, n, _integer(seed, "seed"))
+    sampling: Sampling
+    if given is None:
+        shape = shape or default_block(kind)
+        rows = count_measurements(
+            shape[0] * shape[1], ratio, None if m is None else _integer(m, "m")
+        )
+        sampling = make(kind, rows, shape, _integer(seed, "seed"))
     elif ratio is not None or m is not None:
         raise UsageError("a given Φ has its own ratio: leave out ratio and m.")
+    elif kind != "gaussian":
+        raise UsageError(f"a given Φ is no Φ of kind {kind!r}: leave out one of both.")
+    else:
+        sampling = given
     height, width = picture.planes.shape[-2:]
-    measuring = BlockOperator(matrix, (height, width), shape)
+    measuring = BlockOperator(sampling, (height, width), shape)
     return Measurement.of(measuring, measuring(picture.planes), picture.format)
 
 

@@ -22,12 +22,13 @@ from csrecon import api, cards, depot, execution, files, images, metrics
 from csrecon.journal import Journal, key_of
 from csrecon.measurement import Measurement
 from csrecon.metrics import Protocol, Score
-from csrecon.operators import BlockOperator, Phi, count_measurements
+from csrecon.operators import BlockOperator, Sampling, count_measurements, make
+from csrecon.operators.kinds import DEFAULT_SIDE
 from csrecon.recursion import Reconstructor, Schedule, Unfolding
 
 log = logging.getLogger(__name__)
 
-BLOCK = (33, 33)
+PAPER_BLOCK = (DEFAULT_SIDE, DEFAULT_SIDE)
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,8 @@ class Plan:
         seeds: of Φ; every one is measured.
         protocol: how to score, a name of metrics.PROTOCOLS.
         noise_sigma: standard deviation of Gaussian noise on y, of full scale.
+        kind: of Φ, a name of operators.KINDS.
+        block: pixels of a block, (height, width).
     """
 
     dataset: str
@@ -114,12 +117,20 @@ class Plan:
     seeds: Sequence[int] = (0,)
     protocol: Protocol = "paper"
     noise_sigma: float = 0.0
+    kind: str = "gaussian"
+    block: tuple[int, int] = PAPER_BLOCK
+
+    @property
+    def published(self) -> Protocol | None:
+        """The protocol whose printed figures these compare with; None where no paper measured."""
+        as_printed = self.kind == "gaussian" and self.block == PAPER_BLOCK
+        return self.protocol if as_printed and not self.noise_sigma else None
 
 
 def evaluate(
     model: Reconstructor,
     picture: images.Picture,
-    phi: Phi,
+    phi: Sampling,
     schedule: Schedule | None,
     plan: Plan,
 ) -> tuple[Score, float]:
@@ -128,7 +139,7 @@ def evaluate(
     The noise on y is the same at every call.
     """
     height, width = picture.planes.shape[-2:]
-    operator = BlockOperator(phi, (height, width), BLOCK)
+    operator = BlockOperator(phi, (height, width), plan.block)
     y = operator(picture.planes)
     if plan.noise_sigma:
         y = y + plan.noise_sigma * torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
@@ -147,7 +158,7 @@ def run(
 ) -> Iterator[Row]:
     """Reconstruct every image with every model, ratio and IPL; yield a row for each.
 
-    Every model and image sees the same gaussian Φ of a seed at a ratio, except networks that work
+    Every model and image sees the same Φ of a seed at a ratio, except networks that work
     with no Φ but their own; what is named twice runs once. All images are read and all schedules
     checked before the first reconstruction. The first reconstruction of a model is run once more
     beforehand, so that no row times a warm-up.
@@ -163,7 +174,7 @@ def run(
     Raises:
         UsageError, InputError, ModelError, ResourceError: as in `reconstruct`.
     """
-    n = BLOCK[0] * BLOCK[1]
+    n = plan.block[0] * plan.block[1]
     counts = {ratio: count_measurements(n, ratio) for ratio in ratios}
 
     @cache
@@ -172,7 +183,7 @@ def run(
         return loaded, weights_digest(loaded)
 
     jobs = [
-        _job(name, ratio, seed, Phi.make(m, n, seed), network, ipls)
+        _job(name, ratio, seed, make(plan.kind, m, plan.block, seed), network, ipls)
         for name in dict.fromkeys(models)
         for seed in dict.fromkeys(plan.seeds)
         for ratio, m in counts.items()
@@ -201,7 +212,7 @@ def run(
                     dataset=plan.dataset,
                     image=path.name,
                     ratio=job.ratio,
-                    m=len(job.phi.matrix),
+                    m=job.phi.shape[0],
                     ipl="" if schedule is None else str(schedule),
                     seed=job.seed,
                     psnr=score.psnr,
@@ -220,6 +231,7 @@ def journal_key(job: "_Job", schedule: Schedule | None, image: str, plan: Plan) 
         {
             "weights": job.digest,
             "phi": job.phi.sha256,
+            "block": plan.block,
             "image": image,
             "schedule": None if schedule is None else [*schedule.counts, schedule.order],
             "precision": plan.setup.precision,
@@ -240,7 +252,7 @@ class _Job:
     ratio: float
     seed: int
     network: Reconstructor
-    phi: Phi
+    phi: Sampling
     schedules: list[Schedule | None]
     digest: str
 
@@ -249,7 +261,7 @@ def _job(
     name: str,
     ratio: float,
     seed: int,
-    phi: Phi,
+    phi: Sampling,
     network: Callable[[str, float | None], tuple[Reconstructor, str]],
     ipls: Sequence[int | tuple[int, ...] | None],
 ) -> _Job:
@@ -285,15 +297,15 @@ def _schedules(
     return list(dict.fromkeys(asked))
 
 
-def summarize(rows: Sequence[Row], protocol: Protocol = "paper") -> list[Cell]:
-    """The cells of some rows, in their order; the paper's figures only of the same protocol."""
+def summarize(rows: Sequence[Row], protocol: Protocol | None = "paper") -> list[Cell]:
+    """The cells of some rows, in their order; the paper's figures only of that protocol."""
     groups: dict[tuple[str, str, float, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.model, row.dataset, row.ratio, row.ipl), []).append(row)
     cells = []
     for (model, dataset, ratio, ipl), group in groups.items():
         card = cards.cards().get(model)
-        printed = card.published_at(dataset, protocol, ipl, ratio) if card else None
+        printed = card.published_at(dataset, protocol, ipl, ratio) if card and protocol else None
         count = len(group)
         peaks = [row.peak_memory for row in group if row.peak_memory is not None]
         mean = Score(sum(r.psnr for r in group) / count, sum(r.ssim for r in group) / count)

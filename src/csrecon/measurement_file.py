@@ -22,11 +22,10 @@ from csrecon import files
 from csrecon.errors import InputError, UsageError
 from csrecon.images import BitDepth, Color, PixelFormat
 from csrecon.measurement import Measurement
-from csrecon.operators import BlockOperator, Phi
-from csrecon.operators.matrices import MATRICES, MAX_ENTRIES
+from csrecon.operators import KINDS, BlockOperator, Phi, Sampling, make
+from csrecon.operators.kinds import DEFAULT_SIDE
 
 FORMAT_VERSION = 1
-DEFAULT_BLOCK = 33
 SUFFIXES = (".npy", ".npz")
 
 log = logging.getLogger(__name__)
@@ -143,7 +142,9 @@ def save(m: Measurement, path: Path, overwrite: bool = False) -> None:
     facts = _describe(m, m.operator, y).model_dump_json(indent=2)
     with files.new_files(*targets, overwrite=overwrite) as temporaries:
         if path.suffix.lower() == ".npz":
-            arrays = {"y": y, "phi": m.operator.phi.matrix, "metadata": np.array(facts)}
+            arrays: dict[str, NDArray[Any]] = {"y": y, "metadata": np.array(facts)}
+            if isinstance(m.operator.phi, Phi):
+                arrays["phi"] = m.operator.phi.matrix
             files.write_npz(temporaries[0], arrays)
         else:
             with temporaries[0].open("wb") as stream:
@@ -235,7 +236,7 @@ def from_values(
     m = values.shape[-1]
     if phi is None:
         assert seed is not None
-        bh, bw = block or (DEFAULT_BLOCK, DEFAULT_BLOCK)
+        bh, bw = block or (DEFAULT_SIDE, DEFAULT_SIDE)
         if m > bh * bw:
             raise InputError(f"{label}: {m} measurements a block of {bh}×{bw} pixels.")
         phi = Phi.make(m, bh * bw, seed)
@@ -243,7 +244,7 @@ def from_values(
     if m != operator.m:
         raise InputError(
             f"{label} of shape {y.shape} has {m} measurements a block, and Φ of shape "
-            f"{phi.matrix.shape} makes {operator.m}. Is this the right Φ?"
+            f"{phi.shape} makes {operator.m}. Is this the right Φ?"
         )
     gh, gw = operator.grid
     blocks = values.size // m
@@ -261,22 +262,29 @@ def from_values(
     return Measurement.of(operator, tensor, PixelFormat("gray" if planes == 1 else "rgb"))
 
 
-def _resolve_phi(facts: OperatorFacts, phi: Phi | None, label: str) -> Phi:
+def _resolve_phi(facts: OperatorFacts, given: Phi | None, label: str) -> Sampling:
     recorded = facts.phi
+    phi: Sampling | None = given
     if phi is None and recorded.seed is not None:
-        if recorded.kind not in MATRICES:
+        if recorded.kind not in KINDS:
             raise InputError(f"{label}: unknown kind of Φ {recorded.kind!r}.")
-        if facts.m > facts.n or facts.m * facts.n > MAX_ENTRIES:
-            raise InputError(f"{label}: implausible Φ of shape ({facts.m}, {facts.n}).")
-        phi = Phi.make(facts.m, facts.n, recorded.seed, recorded.kind)
+        if facts.m > facts.n or facts.block[0] * facts.block[1] != facts.n:
+            raise InputError(
+                f"{label}: implausible Φ of shape ({facts.m}, {facts.n}) for blocks of "
+                f"{facts.block} pixels."
+            )
+        try:
+            phi = make(recorded.kind, facts.m, facts.block, recorded.seed)
+        except UsageError as error:
+            raise InputError(f"{label}: {error}") from error
     if phi is None:
         raise UsageError(
             f"{label}: was measured with a Φ of its own (digest {recorded.sha256[:12]}…), which "
             "is not stored here. Pass it with --phi FILE (phi=)."
         )
-    if phi.matrix.shape != (facts.m, facts.n):
+    if phi.shape != (facts.m, facts.n):
         raise InputError(
-            f"{label}: wrong Φ: it has shape {phi.matrix.shape}, and y was measured with shape "
+            f"{label}: wrong Φ: it has shape {phi.shape}, and y was measured with shape "
             f"({facts.m}, {facts.n})."
         )
     if not phi.is_same(recorded.sha256, recorded.fingerprint):
@@ -296,8 +304,9 @@ def _from_sidecar(facts: Sidecar, y: NDArray[Any], phi: Phi | None, label: str) 
             "the two is stale or damaged. Restore the pair; or remove the sidecar and give "
             "--shape with --phi or --seed yourself."
         )
-    phi = _resolve_phi(facts.operator, phi, label)
-    operator = BlockOperator(phi, (facts.image.height, facts.image.width), facts.operator.block)
+    resolved = _resolve_phi(facts.operator, phi, label)
+    shape = facts.image.height, facts.image.width
+    operator = BlockOperator(resolved, shape, facts.operator.block)
     pixel_format = PixelFormat(facts.image.color, facts.image.bit_depth)
     if len(y) != pixel_format.planes:
         raise InputError(f"{label}: {len(y)} planes for a {pixel_format.color} image.")

@@ -33,7 +33,7 @@ class Conditions:
             "protocol": self.plan.protocol,
             "protocol_text": PROTOCOLS[self.plan.protocol],
             "seeds": list(self.plan.seeds),
-            "phi": "gaussian, orthonormal rows, 33×33 blocks, seed "
+            "phi": f"{self.plan.kind}, {self.plan.block[0]}×{self.plan.block[1]} blocks, seed "
             + ", ".join(map(str, self.plan.seeds)),
             "noise_sigma": self.plan.noise_sigma,
             "device": str(self.plan.setup.device),

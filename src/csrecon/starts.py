@@ -90,7 +90,7 @@ class MarkovStart(nn.Module):
         operator = m.operator
         if not isinstance(operator, BlockOperator):
             raise UsageError("this network starts from block measurements y = Φx only.")
-        phi = operator.matrix
+        phi = operator.rows.matrix()
         rows, columns = (self._along(side, phi) for side in operator.block)
         spread = (rows @ phi.view(-1, *operator.block) @ columns).flatten(1)  # ΦC
         shared = spread @ phi.T + self.jitter * torch.eye(len(phi), device=phi.device)

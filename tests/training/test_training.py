@@ -144,7 +144,7 @@ def test_every_step_measures_with_a_fresh_orthonormal_phi():
     x = torch.rand(1, 1, 40, 40)
     first, second = (measurer(x, 109, draw).operator for _ in range(2))
     for operator in (first, second):
-        assert operator.is_orthonormal()
+        assert operator.rows.is_orthonormal()
         assert operator.m == 109
     assert (first.matrix @ second.matrix.T).abs().max() < 0.5
     measurer.refresh()

@@ -12,6 +12,7 @@ from csrecon.cli.command import (
     DataDir,
     Device,
     Json,
+    Kind,
     Overwrite,
     Precision,
     Seed,
@@ -61,6 +62,10 @@ def bench(
     seeds: Annotated[
         int, typer.Option(help="Measure with so many Φ, from --seed on: mean ± spread.", min=1)
     ] = 1,
+    kind: Kind = "gaussian",
+    block: Annotated[
+        int | None, typer.Option(help="Side of a block in pixels.  [33; 32 for hadamard]", min=1)
+    ] = None,
     noise_sigma: Annotated[
         float, typer.Option(help="Gaussian noise on y, of full scale.", min=0)
     ] = 0.0,
@@ -93,24 +98,29 @@ def bench(
     """Measure models × ratios × IPLs on a set of images, or a whole table of the paper.
 
     Prints PSNR and SSIM, the paper's figures beside ours where there are any, seconds per image
-    and peak memory (of the GPU, or of this process). Φ is gaussian, the same for every model and
-    image of a ratio; --seed draws another. A preset keeps the paper's figures, those of the
-    authors' weights measured here, and ours apart, and never computes a finished row again.
+    and peak memory (of the GPU, or of this process). Φ is the same for every model and image of a
+    ratio; --seed draws another, --kind makes another kind. A preset keeps the paper's figures,
+    those of the authors' weights measured here, and ours apart, and never computes a finished row
+    again.
 
     **Examples**
 
         csrecon bench --dataset bsd68
         csrecon bench --dataset set11 --ratio 0.1 --ipls 1..12 --resume
         csrecon bench --dataset photos/ --model rcoast --model mine.safetensors -o report/
+        csrecon bench --dataset set11 --kind hadamard --block 64
         csrecon bench --preset table1 --jobs 4 -o table1/
         torchrun --nproc-per-node 8 -m csrecon bench --preset table1
     """
     from csrecon import bench as measuring
     from csrecon import datasets, execution, metrics, presets, report
     from csrecon import journal as journals
+    from csrecon.operators.kinds import default_block
     from csrecon.solvers import SOLVERS
 
-    table = _table(dataset, preset, any((model, ratio, ipl, ipls)))
+    table = _table(
+        dataset, preset, any((model, ratio, ipl, ipls, block, noise_sigma, kind != "gaussian"))
+    )
     names = model or ["rcoast"]
     if (ipl or ipls) and all(name in SOLVERS for name in names):
         raise UsageError(f"{', '.join(names)}: a classical solver has no layers; leave out --ipl.")
@@ -130,6 +140,8 @@ def bench(
             range(seed, seed + seeds),
             metrics.protocol(protocol),
             noise_sigma,
+            kind,
+            (block, block) if block else default_block(kind),
         )
         keep = resume or bool(table) or jobs > 1 or world > 1
         work = _Work(plan, journals.default() if keep else None, jobs, rank, world)
@@ -142,7 +154,7 @@ def bench(
             texts = presets.texts(table, results, conditions)
         else:
             rows = list(work.rows(names, ratios, schedules or [None]))
-            cells = measuring.summarize(rows, plan.protocol)
+            cells = measuring.summarize(rows, plan.published)
             content = report.listing(cells)
             texts = report.texts(cells, rows, conditions)
     if rank:
@@ -170,7 +182,9 @@ def _table(dataset: str | None, preset: str | None, chosen: bool) -> "Preset | N
     if (dataset is None) == (preset is None):
         raise UsageError("give a set of images with --dataset, or a table with --preset.")
     if preset and chosen:
-        raise UsageError(f"--preset {preset} has its own models, ratios and IPLs: leave them out.")
+        raise UsageError(
+            f"--preset {preset} has its own models, ratios, IPLs and Φ: leave them out."
+        )
     return presets.preset(preset) if preset else None
 
 

@@ -45,7 +45,14 @@ DataDir = Annotated[
     Path | None,
     typer.Option(help="Folder that holds the sets; else CSRECON_DATA, else the cache."),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of the gaussian Φ.", min=0)]
+Seed = Annotated[int, typer.Option(help="Seed of Φ.", min=0)]
+Kind = Annotated[
+    str,
+    typer.Option(
+        help="Of Φ: gaussian, bernoulli, binary, hadamard, hadamard-cake, dct or pixels.",
+        metavar="KIND",
+    ),
+]
 Color = Annotated[
     str,
     typer.Option(

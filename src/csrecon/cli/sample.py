@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from csrecon.cli import batch
-from csrecon.cli.command import Color, Json, Overwrite, Seed, say, say_json
+from csrecon.cli.command import Color, Json, Kind, Overwrite, Seed, say, say_json
 from csrecon.errors import UsageError
 
 
@@ -29,9 +29,11 @@ def sample(
             help="Use the Φ of this model at --ratio (some work with no other), and pack it: y.npz."
         ),
     ] = None,
+    kind: Kind = "gaussian",
     seed: Seed = 0,
     block: Annotated[
-        int | None, typer.Option(help="Side of a block in pixels; 33, or what fits --phi.")
+        int | None,
+        typer.Option(help="Side of a block in pixels; 33, 32 for hadamard, or what fits --phi."),
     ] = None,
     color: Color = "gray",
     output: Annotated[
@@ -56,6 +58,7 @@ def sample(
         csrecon sample photo.jpg --ratio 0.25 --color rgb -o photo.npy
         csrecon sample photos/ --ratio 0.1 -o measurements/
         csrecon sample img.png --phi phi.npy --pack npz
+        csrecon sample img.png --ratio 0.25 --kind hadamard --block 64
     """
     import csrecon
     from csrecon import datasets, depot, measurement_file
@@ -65,7 +68,7 @@ def sample(
         raise UsageError(f"--pack {pack!r}: expected npy or npz.")
     if ratio is None and m is None and phi is None:
         raise UsageError("say how much to measure: --ratio 0.1, --m 109, or --phi FILE.")
-    kind = pictures.check_color(color)
+    planes = pictures.check_color(color)
     matrix = measurement_file.read_phi(phi) if phi else None
     if phi_of is not None:
         pack = pack or "npz"
@@ -89,8 +92,10 @@ def sample(
         raise UsageError(f"--pack {pack} and -o {output} contradict each other.")
 
     def work(task: batch.Task) -> dict[str, Any]:
-        picture = pictures.read(task.source, kind)
-        measured = csrecon.sample(picture, ratio, m=m, phi=matrix, seed=seed, block=block)
+        picture = pictures.read(task.source, planes)
+        measured = csrecon.sample(
+            picture, ratio, m=m, phi=matrix, seed=seed, kind=kind, block=block
+        )
         measurement_file.save(measured, task.target, overwrite)
         height, width = measured.operator.image_shape
         return {

@@ -4,6 +4,7 @@ Blocks are row-major, inside and across the image; the image is zero-padded at t
 right. Padding and cropping are part of the operator, so its adjoint is exact on H×W.
 """
 
+import logging
 import math
 from typing import Self
 
@@ -15,9 +16,12 @@ from torch.nn.functional import pad
 from csrecon.errors import InputError
 from csrecon.operators.base import LinearOperator
 from csrecon.operators.matrices import Phi
+from csrecon.operators.sampling import Rows, Sampling
+from csrecon.operators.transforms import TransformSampling
+
+log = logging.getLogger(__name__)
 
 _BAND = 2**22  # pixels whose gradient is computed at once
-_ORTHONORMAL_TOLERANCE = 1e-4
 _RANK_TOLERANCE = 1e-5  # singular values below this share of the largest carry only rounding
 
 
@@ -35,10 +39,10 @@ class BlockOperator(LinearOperator):
     """A = one Φ on every block; y is (B, gh, gw, m) for a grid of gh×gw blocks.
 
     Args:
-        phi: the sampling matrix (m, n).
+        phi: what samples a block, (m, n).
         image_shape: (H, W) in pixels, any size.
         block: (bh, bw) in pixels with bh · bw = n; None for a square block.
-        matrix: Φ as a tensor that is shared instead of made anew.
+        rows: Φ as it is applied, shared instead of made anew.
 
     Raises:
         InputError: an image shape or block that does not fit Φ.
@@ -46,26 +50,25 @@ class BlockOperator(LinearOperator):
     Source: R, eq. 1.
     """
 
-    matrix: Tensor
-
     def __init__(
         self,
-        phi: Phi,
+        phi: Sampling,
         image_shape: tuple[int, int],
         block: tuple[int, int] | None = None,
-        matrix: Tensor | None = None,
+        rows: Rows | None = None,
     ) -> None:
         super().__init__(image_shape)
-        m, n = phi.matrix.shape
-        self.block = block or (square_side(n), square_side(n))
-        if self.block[0] * self.block[1] != n or min(self.block) < 1:
-            raise InputError(f"blocks of {self.block} pixels do not fit Φ with {n} columns.")
+        self.m, self.n = phi.shape
+        fixed = phi.block if isinstance(phi, TransformSampling) else None
+        self.block = block or fixed or (square_side(self.n),) * 2
+        if fixed is not None and self.block != fixed:
+            raise InputError(f"blocks of {self.block} pixels: this Φ is one of {fixed} pixels.")
+        if self.block[0] * self.block[1] != self.n or min(self.block) < 1:
+            raise InputError(f"blocks of {self.block} pixels do not fit Φ with {self.n} columns.")
         if min(image_shape) < 1:
             raise InputError(f"image shape {image_shape}: expected a positive height and width.")
         self.phi = phi
-        shared = torch.tensor(phi.matrix) if matrix is None else matrix
-        self.register_buffer("matrix", shared, persistent=False)
-        self.m, self.n = int(m), int(n)
+        self.rows = phi.rows() if rows is None else rows
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -90,12 +93,13 @@ class BlockOperator(LinearOperator):
         padded = pad(x, (0, gw * bw - width, 0, gh * bh - height))
         blocks = padded.view(-1, gh, bh, gw, bw).transpose(2, 3).reshape(-1, gh, gw, self.n)
         with torch.autocast(x.device.type, enabled=False):
-            return blocks @ self.matrix.T
+            measured: Tensor = self.rows(blocks)
+        return measured
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Back-project (B, gh, gw, m) -> (B, 1, H, W)."""
         with torch.autocast(y.device.type, enabled=False):
-            return self.assemble(y @ self.matrix)
+            return self.assemble(self.rows.adjoint(y))
 
     def gradient(self, x: Tensor, y: Tensor) -> Tensor:
         """Gradient Aᵀ(A x - y), (B, 1, H, W); band by band, so that little memory is needed."""
@@ -107,7 +111,7 @@ class BlockOperator(LinearOperator):
         out = torch.empty_like(x)
         for first in range(0, gh, rows):
             top, bottom = first * bh, min(height, (first + rows) * bh)
-            band = BlockOperator(self.phi, (bottom - top, width), self.block, self.matrix)
+            band = BlockOperator(self.phi, (bottom - top, width), self.block, self.rows)
             out[:, :, top:bottom] = band.gradient(x[:, :, top:bottom], y[:, first : first + rows])
         return out
 
@@ -120,18 +124,12 @@ class BlockOperator(LinearOperator):
 
     def per_block(self, y: Tensor) -> tuple[Self, Tensor]:
         """One image of bh×bw per block: y becomes (B·gh·gw, 1, 1, m)."""
-        local = type(self)(self.phi, self.block, self.block).to(self.matrix.device)
+        local = type(self)(self.phi, self.block, self.block, self.rows)
         return local, y.reshape(-1, 1, 1, self.m)
 
     def join_blocks(self, blocks: Tensor) -> Tensor:
         """Block images (B·gh·gw, 1, bh, bw) -> (B, 1, H, W)."""
         return self.assemble(blocks.reshape(-1, *self.grid, self.n))
-
-    def is_orthonormal(self) -> bool:
-        """Whether Φ Φᵀ = I within 1e-4."""
-        gram = self.matrix @ self.matrix.T
-        identity = torch.eye(self.m, device=gram.device)
-        return float((gram - identity).abs().max()) < _ORTHONORMAL_TOLERANCE
 
     def orthonormalized(self, y: Tensor) -> tuple[LinearOperator, Tensor]:
         """From Φ = U S Vᵀ: the operator of Φ' = Vᵀ and y' = S⁻¹ Uᵀ y.
@@ -142,9 +140,10 @@ class BlockOperator(LinearOperator):
         Raises:
             InputError: Φ is zero.
         """
-        if self.is_orthonormal():
+        if self.rows.is_orthonormal():
             return self, y
-        u, s, vt = np.linalg.svd(self.phi.matrix.astype(np.float64), full_matrices=False)
+        dense = self.rows.matrix().cpu().numpy().astype(np.float64)
+        u, s, vt = np.linalg.svd(dense, full_matrices=False)
         if s[0] == 0:
             raise InputError("Φ is zero everywhere: there is nothing to reconstruct from.")
         rank = int((s > _RANK_TOLERANCE * s[0]).sum())
@@ -152,7 +151,14 @@ class BlockOperator(LinearOperator):
             scaled = (u[:, :rank] / s[:rank]).astype(np.float32)
         if not np.isfinite(scaled).all():
             raise InputError(f"Φ is scaled by {s[0]:.1e}, too small for float32: rescale it and y.")
+        if rank < self.m:
+            log.info(
+                "Φ has rank %d of %d rows (singular values from %.1e of the largest on count).",
+                rank,
+                self.m,
+                _RANK_TOLERANCE,
+            )
         to_new = torch.from_numpy(scaled).to(y.device)
         rows = Phi(np.ascontiguousarray(vt[:rank], dtype=np.float32))
-        operator = BlockOperator(rows, self.image_shape, self.block).to(self.matrix.device)
+        operator = BlockOperator(rows, self.image_shape, self.block).to(y.device)
         return operator, y @ to_new

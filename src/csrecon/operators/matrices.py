@@ -1,8 +1,7 @@
-"""Sampling matrices Φ (m, n) and what identifies them.
+"""Sampling matrices Φ (m, n): made from a seed, or given.
 
-A seed alone is no identity across library versions, so Φ carries the SHA-256 of its float32
-values. Where two digests differ, a fingerprint L Φ R (fixed probe vectors on both sides) tells
-rounding of the last bit from a different matrix.
+The raw stream of PCG64, which NumPy keeps for good, gives the signs and bits; the draws of the
+Gaussian may change with NumPy, so that its digest is the authority.
 """
 
 import math
@@ -11,13 +10,15 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from csrecon.errors import InputError, UsageError
 from csrecon.files import sha256
+from csrecon.operators.sampling import Rows, Sampling
 
-_PROBES = 4
-_FINGERPRINT_TOLERANCE = 1e-7  # relative to Φ's scale; a last-bit change moves it by about 1e-8
+_ORTHONORMAL_TOLERANCE = 1e-4
 
 
 def gaussian(m: int, n: int, seed: int) -> NDArray[np.float32]:
@@ -34,8 +35,23 @@ def gaussian(m: int, n: int, seed: int) -> NDArray[np.float32]:
     return np.ascontiguousarray((q * signs).T, dtype=np.float32)
 
 
-MATRICES: dict[str, Callable[[int, int, int], NDArray[np.float32]]] = {"gaussian": gaussian}
-"""Kinds of Φ that a seed determines: name -> maker of (m, n, seed)."""
+def binary(m: int, n: int, seed: int) -> NDArray[np.float32]:
+    """Independent 0 and 1 of equal chance, as a micromirror device shows them."""
+    raw = np.random.PCG64(seed).random_raw(m * n).reshape(m, n)
+    return (raw >> np.uint64(63)).astype(np.float32)
+
+
+def bernoulli(m: int, n: int, seed: int) -> NDArray[np.float32]:
+    """Independent ±1/√n of equal chance: the difference of a binary Φ and its complement."""
+    return np.asarray((2 * binary(m, n, seed) - 1) / np.float32(math.sqrt(n)), dtype=np.float32)
+
+
+MATRICES: dict[str, Callable[[int, int, int], NDArray[np.float32]]] = {
+    "gaussian": gaussian,
+    "bernoulli": bernoulli,
+    "binary": binary,
+}
+"""Kinds of dense Φ that a seed determines: name -> maker of (m, n, seed)."""
 
 
 MAX_ENTRIES = 2**28
@@ -64,17 +80,37 @@ def count_measurements(n: int, ratio: float | None = None, m: int | None = None)
     return m
 
 
-def _probes(size: int) -> NDArray[np.float64]:
-    index = np.arange(1, size + 1)[:, None] * np.sqrt([2.0, 3.0, 5.0, 7.0])[None, :_PROBES]
-    return np.asarray(np.cos(index * np.pi) * np.sqrt(2 / size))
+class MatrixRows(Rows):
+    """Φ as a matrix product."""
+
+    dense: Tensor
+
+    def __init__(self, dense: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("dense", dense, persistent=False)
+
+    def forward(self, blocks: Tensor) -> Tensor:
+        """Measure blocks (…, n) -> (…, m)."""
+        return blocks @ self.dense.T
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Apply Φᵀ: (…, m) -> (…, n)."""
+        return y @ self.dense
+
+    def matrix(self) -> Tensor:
+        """Φ itself."""
+        return self.dense
+
+    def is_orthonormal(self) -> bool:
+        """Whether Φ Φᵀ = I within 1e-4."""
+        gram = self.dense @ self.dense.T
+        identity = torch.eye(len(gram), device=gram.device)
+        return float((gram - identity).abs().max()) < _ORTHONORMAL_TOLERANCE
 
 
 @dataclass(frozen=True, eq=False)
-class Phi:
-    """A sampling matrix, float32 (m, n), with its origin.
-
-    `kind` is a name of MATRICES with its `seed`, or "given" for a matrix from outside.
-    """
+class Phi(Sampling):
+    """A dense sampling matrix, float32 (m, n), with its origin."""
 
     matrix: NDArray[np.float32]
     kind: str = "given"
@@ -112,26 +148,24 @@ class Phi:
             raise InputError(f"{label} holds NaN or infinite values.")
         return cls(values)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(m, n)."""
+        m, n = self.matrix.shape
+        return m, n
+
     @cached_property
     def sha256(self) -> str:
         """Digest of the float32 values."""
         return sha256(self.matrix)
 
-    @cached_property
-    def fingerprint(self) -> tuple[float, ...]:
-        """The 16 numbers L Φ R, row by row."""
-        m, n = self.matrix.shape
-        product = _probes(m).T @ self.matrix.astype(np.float64) @ _probes(n)
-        return tuple(float(v) for v in product.ravel())
+    def rows(self) -> Rows:
+        """The matrix, copied."""
+        return MatrixRows(torch.tensor(self.matrix))
 
-    def is_same(self, digest: str, fingerprint: tuple[float, ...]) -> bool:
-        """Whether this is the matrix with that digest, or equal to it up to rounding."""
-        if self.sha256 == digest:
-            return True
-        m, n = self.matrix.shape
-        scale = float(np.linalg.norm(self.matrix)) / math.sqrt(min(m, n))
-        gap = np.abs(np.subtract(self.fingerprint, fingerprint)).max()
-        return bool(gap <= _FINGERPRINT_TOLERANCE * scale)
+    def scale(self) -> float:
+        """The root mean square of the lengths of the rows."""
+        return float(np.linalg.norm(self.matrix)) / math.sqrt(len(self.matrix))
 
 
 @lru_cache(maxsize=4)
