@@ -14,6 +14,7 @@ PACKAGE = ROOT / "src" / "csrecon"
 ROOMS = [
     "errors",
     "files",
+    "arrays",
     "images",
     "fetch",
     "metrics",
@@ -26,6 +27,7 @@ ROOMS = [
     "tiles",
     "nets",
     "solvers",
+    "lab",
     "cards",
     "published",
     "hub",

@@ -26,6 +26,9 @@ from csrecon.errors import InputError, ResourceError, UsageError
 MAX_ARRAY_BYTES = 64 * 2**30
 """Larger arrays are taken for a damaged or hostile header."""
 
+_MAX_EXPANSION = 100  # of a compressed array; measurements are nearly noise
+_ALWAYS_EXPANDED = 2**28
+
 # What NumPy's header parser raises on arbitrary bytes (it tokenises and evaluates literals).
 _HEADER_FAULTS = (
     ValueError,
@@ -83,6 +86,15 @@ def require_file(path: Path) -> None:
             raise InputError(f"{path}: the file is empty.")
         with path.open("rb"):
             pass
+
+
+def check_expansion(promised: int, stored: int, label: str) -> None:
+    """Raise InputError where `stored` compressed bytes would become implausibly many."""
+    if promised > max(_ALWAYS_EXPANDED, _MAX_EXPANSION * stored) or promised > MAX_ARRAY_BYTES:
+        raise InputError(
+            f"{label}: {stored} bytes would expand to {promised}, which no measurement does: "
+            "damaged or hostile."
+        )
 
 
 def _read_npy(stream: IO[bytes], available: int, label: str) -> NDArray[Any]:
@@ -146,51 +158,12 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
             for member in archive.infolist():
                 label = f"{path}[{member.filename}]"
                 with archive.open(member) as stream:
+                    check_expansion(member.file_size, member.compress_size, label)
                     name = member.filename.removesuffix(".npy")
                     arrays[name] = _read_npy(stream, member.file_size, label)
     except _ARCHIVE_FAULTS as error:
         raise InputError(f"{path}: not a readable .npz archive ({error}).") from error
     return arrays
-
-
-def read_mat(path: Path) -> NDArray[Any]:
-    """Read the one matrix of numbers that a MATLAB file (version 5 to 7) holds.
-
-    Raises:
-        InputError: not such a file, or not exactly one matrix in it.
-    """
-    from scipy.io import loadmat, matlab  # noqa: PLC0415 - slow to import
-
-    require_file(path)
-    try:
-        content = loadmat(path)
-    except (
-        ValueError,
-        TypeError,
-        LookupError,
-        NotImplementedError,
-        OSError,
-        zlib.error,
-        matlab.MatReadError,
-    ) as error:
-        raise InputError(f"{path}: not a readable MATLAB file ({error}).") from error
-    matrices = {
-        name: value
-        for name, value in content.items()
-        if isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind in "biuf"
-    }
-    if len(matrices) != 1:
-        raise InputError(f"{path}: holds the matrices {sorted(matrices)}; expected exactly one.")
-    return np.ascontiguousarray(matrices.popitem()[1])
-
-
-def read_matrix(path: Path) -> NDArray[Any]:
-    """Read an array from a .mat file, or else from a .npy file.
-
-    Raises:
-        InputError: as in `read_mat` and `read_npy`.
-    """
-    return read_mat(path) if path.suffix.lower() == ".mat" else read_npy(path)
 
 
 def refuse_existing(*targets: Path, overwrite: bool) -> None:

@@ -247,11 +247,17 @@ def to_array(planes: Tensor, color: Color) -> NDArray[np.float32]:
     return np.asarray(pixels, dtype=np.float32)
 
 
-def encode(path: Path, pixels: NDArray[np.float32], bit_depth: BitDepth) -> None:
+def encode(
+    path: Path,
+    pixels: NDArray[np.float32],
+    bit_depth: BitDepth,
+    seen: NDArray[np.bool_] | None = None,
+) -> None:
     """Write (H, W) or RGB (H, W, 3) pixels, clipped to [0, 1], in the format of the suffix.
 
     16 bits are kept by PNG and TIFF; other formats take 8, and a note says so. `.npy` keeps the
-    float32 values as they are, unclipped.
+    float32 values as they are, unclipped. Pixels that are not `seen` (H, W) are transparent in
+    PNG and TIFF, NaN in .npy, and black elsewhere.
 
     Raises:
         UsageError: a suffix that is no image format, or a format that cannot be so large.
@@ -264,6 +270,13 @@ def encode(path: Path, pixels: NDArray[np.float32], bit_depth: BitDepth) -> None
             f"{suffix} holds at most {longest} pixels a side, and the image is "
             f"{pixels.shape[0]}×{pixels.shape[1]}; use .png or .tif."
         )
+    if seen is not None:
+        pixels = np.where(seen if pixels.ndim == 2 else seen[..., None], pixels, 0)
+        if suffix in _DEEP_SUFFIXES:
+            color = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+            pixels = np.dstack([color, seen.astype(np.float32)])
+        elif suffix == ".npy":
+            pixels[~seen] = np.nan
     if suffix == ".npy":
         with path.open("wb") as stream:
             np.save(stream, pixels.astype("<f4"), allow_pickle=False)
@@ -277,7 +290,8 @@ def encode(path: Path, pixels: NDArray[np.float32], bit_depth: BitDepth) -> None
     if bit_depth == 16 and whole.ndim == 3:
         import cv2  # noqa: PLC0415
 
-        _, encoded = cv2.imencode(suffix, whole[..., ::-1])
+        order = [2, 1, 0, 3][: whole.shape[2]]  # OpenCV keeps blue first
+        _, encoded = cv2.imencode(suffix, whole[..., order])
         path.write_bytes(encoded.tobytes())
         return
     options: dict[str, Any] = {"quality": 95} if suffix in (".jpg", ".jpeg", ".webp") else {}

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import csrecon
-from csrecon import files
+from csrecon import arrays, files
 from csrecon.errors import InputError, UsageError
 from csrecon.images import BitDepth, Color, PixelFormat
 from csrecon.measurement import Measurement
 from csrecon.operators import KINDS, BlockOperator, Phi, Sampling, make
 from csrecon.operators.kinds import DEFAULT_SIDE
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SUFFIXES = (".npy", ".npz")
 
 log = logging.getLogger(__name__)
@@ -54,13 +54,14 @@ class PhiFacts(_Part):
 
 
 class OperatorFacts(_Part):
-    """How Φ was applied."""
+    """How Φ was applied; `missing` blocks (row, column) were not measured (version 2)."""
 
     kind: Literal["block"]
     m: int = Field(ge=1)
     n: int = Field(ge=1)
     block: tuple[int, int]
     phi: PhiFacts
+    missing: tuple[tuple[int, int], ...] = ()
 
 
 class ArrayFacts(_Part):
@@ -75,7 +76,7 @@ class Sidecar(_Part):
     """Everything that `y.json` holds."""
 
     format: Literal["csrecon-measurement"] = "csrecon-measurement"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 1
     image: ImageFacts
     operator: OperatorFacts
     normalisation: Literal["pixels in [0, 1]"] = "pixels in [0, 1]"
@@ -105,7 +106,12 @@ def outputs(path: Path) -> tuple[Path, ...]:
 def _describe(m: Measurement, operator: BlockOperator, y: NDArray[np.float32]) -> Sidecar:
     height, width = operator.image_shape
     phi = operator.phi
+    missing: tuple[tuple[int, int], ...] = ()
+    if operator.present is not None:
+        rows, columns = torch.nonzero(operator.present == 0, as_tuple=True)
+        missing = tuple(zip(rows.tolist(), columns.tolist(), strict=True))
     return Sidecar(
+        version=2 if missing else 1,
         image=ImageFacts(
             height=height, width=width, color=m.format.color, bit_depth=m.format.bit_depth
         ),
@@ -117,6 +123,7 @@ def _describe(m: Measurement, operator: BlockOperator, y: NDArray[np.float32]) -
             phi=PhiFacts(
                 kind=phi.kind, seed=phi.seed, sha256=phi.sha256, fingerprint=phi.fingerprint
             ),
+            missing=missing,
         ),
         y=ArrayFacts(shape=y.shape, dtype="<f4", sha256=files.sha256(y)),
         written_by={
@@ -139,13 +146,16 @@ def save(m: Measurement, path: Path, overwrite: bool = False) -> None:
     if not isinstance(m.operator, BlockOperator):
         raise UsageError(f"{type(m.operator).__name__} measurements have no file format yet.")
     y = np.ascontiguousarray(m.y.cpu().numpy(), dtype="<f4")
-    facts = _describe(m, m.operator, y).model_dump_json(indent=2)
+    described = _describe(m, m.operator, y)
+    # Readers of version 1 know nothing of missing blocks, and refuse what they do not know.
+    unknown = {"operator": {"missing"}} if described.version == 1 else None
+    facts = described.model_dump_json(indent=2, exclude=unknown)
     with files.new_files(*targets, overwrite=overwrite) as temporaries:
         if path.suffix.lower() == ".npz":
-            arrays: dict[str, NDArray[Any]] = {"y": y, "metadata": np.array(facts)}
+            packed: dict[str, NDArray[Any]] = {"y": y, "metadata": np.array(facts)}
             if isinstance(m.operator.phi, Phi):
-                arrays["phi"] = m.operator.phi.matrix
-            files.write_npz(temporaries[0], arrays)
+                packed["phi"] = m.operator.phi.matrix
+            files.write_npz(temporaries[0], packed)
         else:
             with temporaries[0].open("wb") as stream:
                 np.save(stream, y, allow_pickle=False)
@@ -188,18 +198,16 @@ def as_values(array: NDArray[Any], label: str) -> NDArray[np.float32]:
     return values
 
 
-def read_phi(path: Path) -> Phi:
-    """Φ from a .npy or .mat file, or from the array `phi` of a .npz.
+def read_phi(path: Path, name: str | None = None) -> Phi:
+    """Φ from a file of arrays: the array `name`, or `phi`, or the only one.
 
     Raises:
         InputError: an unreadable file or an array that is no sampling matrix.
+        UsageError: no such array, or several and no name.
     """
-    if path.suffix.lower() == ".npz":
-        arrays = files.read_npz(path)
-        if "phi" not in arrays:
-            raise InputError(f"{path}: holds {sorted(arrays)}, and no array named 'phi'.")
-        return Phi.given(arrays["phi"], str(path))
-    return Phi.given(files.read_matrix(path), str(path))
+    if name is None and "phi" in arrays.read(path):
+        name = "phi"
+    return Phi.given(arrays.pick(path, name, "--phi FILE:NAME"), str(path))
 
 
 def from_values(
@@ -306,7 +314,14 @@ def _from_sidecar(facts: Sidecar, y: NDArray[Any], phi: Phi | None, label: str) 
         )
     resolved = _resolve_phi(facts.operator, phi, label)
     shape = facts.image.height, facts.image.width
-    operator = BlockOperator(resolved, shape, facts.operator.block)
+    present = None
+    if facts.operator.missing:
+        present = torch.ones(y.shape[1:3])
+        for row, column in facts.operator.missing:
+            if not (0 <= row < len(present) and 0 <= column < present.shape[1]):
+                raise InputError(f"{label}: missing block {row},{column} lies outside the image.")
+            present[row, column] = 0
+    operator = BlockOperator(resolved, shape, facts.operator.block, None, present)
     pixel_format = PixelFormat(facts.image.color, facts.image.bit_depth)
     if len(y) != pixel_format.planes:
         raise InputError(f"{label}: {len(y)} planes for a {pixel_format.color} image.")
@@ -323,6 +338,14 @@ def _read_sidecar(path: Path, bare: bool) -> str | None:
         log.info("%s: not written by csrecon, so it is left aside.", path)
         return None
     return text
+
+
+def describes_itself(path: Path) -> bool:
+    """Whether csrecon wrote metadata beside or into this file."""
+    if path.suffix.lower() == ".npz":
+        return "metadata" in files.read_npz(path)
+    sidecar = sidecar_path(path)
+    return sidecar.exists() and _read_sidecar(sidecar, bare=True) is not None
 
 
 def load(
@@ -346,14 +369,14 @@ def load(
     """
     metadata: str | None = None
     if path.suffix.lower() == ".npz":
-        arrays = files.read_npz(path)
-        if "y" not in arrays:
-            raise InputError(f"{path}: holds {sorted(arrays)}, and no array named 'y'.")
-        y = arrays["y"]
-        if "metadata" in arrays:
-            metadata = str(arrays["metadata"])
-        if phi is None and seed is None and "phi" in arrays:
-            phi = Phi.given(arrays["phi"], f"{path}[phi]")
+        packed = files.read_npz(path)
+        if "y" not in packed:
+            raise InputError(f"{path}: holds {sorted(packed)}, and no array named 'y'.")
+        y = packed["y"]
+        if "metadata" in packed:
+            metadata = str(packed["metadata"])
+        if phi is None and seed is None and "phi" in packed:
+            phi = Phi.given(packed["phi"], f"{path}[phi]")
     else:
         y = files.read_npy(path)
         sidecar = sidecar_path(path)

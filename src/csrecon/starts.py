@@ -95,6 +95,6 @@ class MarkovStart(nn.Module):
         spread = (rows @ phi.view(-1, *operator.block) @ columns).flatten(1)  # ΦC
         shared = spread @ phi.T + self.jitter * torch.eye(len(phi), device=phi.device)
         weights = torch.cholesky_solve(spread, torch.linalg.cholesky(shared))
-        known = m.y - self.mean * phi.sum(dim=1)
+        known = operator.held(m.y - self.mean * phi.sum(dim=1))
         x = operator.assemble(self.mean + known @ weights)
         return x, m.gradient(x)

@@ -9,9 +9,11 @@ import typer
 import csrecon
 from csrecon.cli import (
     bench,
+    bring,
     compare,
     data,
     doctor,
+    inspect,
     models,
     plot,
     quickstart,
@@ -37,6 +39,8 @@ app = Application(
 app.add(quickstart.quickstart)
 app.add(sample.sample)
 app.add(reconstruct.reconstruct)
+app.add(inspect.inspect)
+app.add(bring.bring, "import")
 app.add(compare.compare)
 app.add(bench.bench)
 app.add(plot.plot)

@@ -4,6 +4,7 @@ Results go to stdout; progress, notes and errors go to stderr, and no bar is dra
 is no terminal.
 """
 
+import dataclasses
 import functools
 import inspect
 import logging
@@ -239,19 +240,45 @@ def _with_common_options(function: Callable[..., object]) -> Callable[..., None]
     @functools.wraps(function)
     def run(*, verbose: bool, quiet: bool, offline: bool, debug: bool, **options: Any) -> None:
         with _session(verbose, quiet, offline):
+            for name, group in grouped.items():
+                names = [field.name for field in dataclasses.fields(group)]
+                options[name] = group(**{field: options.pop(field) for field in names})
             code = _exit_code(lambda: function(**options), debug)
         if code:
             raise typer.Exit(code)
 
     own = inspect.signature(function)
+    grouped, parameters = _ungrouped(own)
     common = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
         for name, kind in _COMMON.items()
     ]
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own.parameters.values()]
     run.__signature__ = own.replace(parameters=[*parameters, *common])  # type: ignore[attr-defined]
-    run.__annotations__ = {**function.__annotations__, **_COMMON}
+    run.__annotations__ = {p.name: p.annotation for p in [*parameters, *common]}
     return run
+
+
+def _ungrouped(own: inspect.Signature) -> tuple[dict[str, type], list[inspect.Parameter]]:
+    """Parameters whose type is a dataclass of options, and all parameters with its fields."""
+    grouped: dict[str, type] = {}
+    parameters = []
+    for parameter in own.parameters.values():
+        kind = parameter.annotation
+        if not dataclasses.is_dataclass(kind):
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+            continue
+        assert isinstance(kind, type)
+        grouped[parameter.name] = kind
+        parameters += [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=field.default,
+                annotation=field.type,
+            )
+            for field in dataclasses.fields(kind)
+        ]
+    return grouped, parameters
 
 
 class Application(typer.Typer):

@@ -234,7 +234,7 @@ def convert(
         csrecon models convert R-COAST.pkl rcoast-paper.safetensors --ipl 4
         csrecon models convert ISTA.pkl ista.safetensors --ipl 1 --phi phi.npy --start q.npy
     """
-    from csrecon import files, measurement_file, published, zoo
+    from csrecon import arrays, measurement_file, published, zoo
 
     if output.suffix != ".safetensors":
         raise UsageError(f"{output}: the output ends in .safetensors.")
@@ -246,7 +246,7 @@ def convert(
         ipl,
         (ratios[0], ratios[1]),
         measurement_file.read_phi(phi) if phi else None,
-        files.read_matrix(start) if start else None,
+        arrays.pick(start) if start else None,
     )
     zoo.save(network, blueprint, output, overwrite)
     count = sum(parameter.numel() for parameter in network.parameters())

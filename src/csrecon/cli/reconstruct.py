@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from csrecon.cli import batch, parse
+from csrecon.cli import batch, lab, parse
 from csrecon.cli.command import Device, Json, Overwrite, Precision, Tile, progress, say, say_json
 from csrecon.errors import InputError, UsageError
+
+_NATIVE = lab.LabOptions()
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,16 +47,10 @@ def reconstruct(
         Path | None,
         typer.Option(help="The original image, or a folder of them: also prints PSNR and SSIM."),
     ] = None,
-    phi: Annotated[Path | None, typer.Option(help="The Φ that measured: .npy or .npz.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Bare y: the seed of csrecon's gaussian Φ.", min=0)
-    ] = None,
-    shape: Annotated[
-        str | None, typer.Option(help="Bare y: the image's size, height first.", metavar="HxW")
-    ] = None,
-    block: Annotated[
-        int | None, typer.Option(help="Bare y: side of a block in pixels.", min=1)
-    ] = None,
+    rotate: Annotated[
+        int, typer.Option(help="Turn the image clockwise: 90, 180 or 270 degrees.")
+    ] = 0,
+    laboratory: lab.LabOptions = _NATIVE,
     device: Device = "auto",
     precision: Precision = "fp32",
     tile: Tile = "auto",
@@ -63,23 +59,27 @@ def reconstruct(
 ) -> None:
     """Reconstruct images from measurements.
 
-    A measurement of `csrecon sample` says itself how it was made. A bare .npy needs --shape and
-    either --phi or --seed. Scores follow the protocol of the papers: clipped to [0, 1], not
-    rounded, peak 255.
+    A measurement of `csrecon sample` says itself how it was made. Values of another origin (.npy,
+    .npz, .mat, .h5, .csv) need --shape and --phi, and what else differs; `csrecon inspect` shows
+    what a file holds. Blocks that were not measured become transparent. Scores follow the
+    protocol of the papers: clipped to [0, 1], not rounded, peak 255.
 
     **Examples**
 
         csrecon reconstruct y.npy --model rcoast --ipl 6
         csrecon reconstruct y.npy --ref img.png
         csrecon reconstruct lab.npy --phi phi.npy --shape 480x288 -o lab.tif
+        csrecon reconstruct lab.mat --var y --phi lab.mat:phi --shape 480x288 --pixel-order F
         csrecon reconstruct measurements/ -o images/
     """
     from csrecon import api as csrecon
-    from csrecon import cards, execution, files, images, measurement_file, zoo
+    from csrecon import cards, execution, files, images, zoo
 
     counts = parse.ipl(ipl)
-    size = parse.shape(shape)
-    matrix = measurement_file.read_phi(phi) if phi else None
+    parse.shape(laboratory.shape)
+    matrix = laboratory.sampling()
+    if rotate % 90 or not 0 <= rotate < 360:
+        raise UsageError(f"--rotate {rotate}: expected 0, 90, 180 or 270.")
     sources, many = batch.expand(measurements, _measurements_in)
     tasks = batch.plan(
         sources,
@@ -90,7 +90,7 @@ def reconstruct(
         lambda target: (target,),
         overwrite,
     )
-    inputs = [path for path in (*sources, ref, phi) if path is not None]
+    inputs = [*sources, *laboratory.inputs(), *([ref] if ref else [])]
     for task in tasks:
         images.check_suffix(task.target)
         _keep_inputs(task.target, inputs)
@@ -106,15 +106,14 @@ def reconstruct(
 
     def work(task: batch.Task) -> dict[str, Any]:
         files.refuse_existing(task.target, overwrite=overwrite)
-        measured = measurement_file.load(
-            task.source, matrix, seed, size, (block, block) if block else None
-        )
+        loaded_from = lab.load(task.source, laboratory, matrix)
+        measured = loaded_from.measurement
         loaded = network(measured.level if per_ratio else None)
         original = None
         if ref is not None:
             reference = _reference(ref, task, many)
             _keep_inputs(task.target, [reference])
-            original = _original(reference, measured)
+            original = _original(reference, measured, rotate)
         began = time.perf_counter()
         final = execution.final(
             _shown(
@@ -125,10 +124,11 @@ def reconstruct(
             )
         )
         seconds = time.perf_counter() - began
-        pixels = images.to_array(final.image, measured.format.color)
-        score = _score(pixels, original) if original is not None else {}
+        pixels = _turned(images.to_array(final.image, measured.format.color), rotate)
+        seen = _seen(measured, rotate)
+        score = _score(pixels, original, seen) if original is not None else {}
         with files.new_files(task.target, overwrite=overwrite) as (temporary,):
-            images.encode(temporary, pixels, measured.format.bit_depth)
+            images.encode(temporary, pixels, measured.format.bit_depth, seen)
         return {
             "measurement": str(task.source),
             "output": str(task.target),
@@ -141,6 +141,8 @@ def reconstruct(
             "device": str(setup.device),
             "precision": setup.precision,
             "seconds": round(seconds, 4),
+            **loaded_from.correction,
+            **({"missing_pixels": int((~seen).sum())} if seen is not None else {}),
             **score,
         }
 
@@ -149,7 +151,12 @@ def reconstruct(
             say_json(results)
             return
         for r in results:
-            figures = f", PSNR {r['psnr']:.2f} dB, SSIM {r['ssim']:.4f}" if "psnr" in r else ""
+            figures = f", PSNR {r['psnr']:.2f} dB" if "psnr" in r else ""
+            figures += f", SSIM {r['ssim']:.4f}" if "ssim" in r else ""
+            if "gain" in r:
+                figures += f"; gain {r['gain']:.6g} and offset {r['offset']:.6g} removed"
+            if "missing_pixels" in r:
+                figures += f"; {r['missing_pixels']} pixels were not measured"
             say(
                 f"{r['measurement']} -> {r['output']} ({r['height']}×{r['width']}, {r['color']}): "
                 f"{model}, {r['iterations']} iterations, {r['seconds']:.2f} s on {r['device']}, "
@@ -157,6 +164,22 @@ def reconstruct(
             )
 
     batch.run(tasks, work, report)
+
+
+def _turned(pixels: "NDArray[Any]", degrees: int) -> "NDArray[Any]":
+    import numpy as np
+
+    return np.ascontiguousarray(np.rot90(pixels, -degrees // 90))
+
+
+def _seen(measured: "Measurement", degrees: int) -> "NDArray[np.bool_] | None":
+    """Which pixels of the turned image were measured; None for all."""
+    from csrecon.operators import BlockOperator
+
+    operator = measured.operator
+    if not isinstance(operator, BlockOperator) or operator.present is None:
+        return None
+    return _turned(operator.seen().numpy(), degrees)
 
 
 def _keep_inputs(target: Path, inputs: list[Path]) -> None:
@@ -200,13 +223,15 @@ def _reference(ref: Path, task: batch.Task, many: bool) -> Path:
     return named[0]
 
 
-def _original(path: Path, measured: "Measurement") -> "NDArray[np.float32]":
-    """The original image, in the colours of the measurement and of its size."""
+def _original(path: Path, measured: "Measurement", degrees: int) -> "NDArray[np.float32]":
+    """The original image, in the colours of the measurement and of its size once turned."""
     from csrecon import images
 
     color = measured.format.color
     original = images.to_array(images.read(path, color).planes, color)
     height, width = measured.operator.image_shape
+    if degrees % 180:
+        height, width = width, height
     if original.shape[:2] != (height, width):
         raise InputError(
             f"--ref {path}: it is {original.shape[0]}×{original.shape[1]}, and {height}×{width} "
@@ -215,7 +240,14 @@ def _original(path: Path, measured: "Measurement") -> "NDArray[np.float32]":
     return original
 
 
-def _score(pixels: "NDArray[np.float32]", original: "NDArray[np.float32]") -> dict[str, float]:
+def _score(
+    pixels: "NDArray[np.float32]",
+    original: "NDArray[np.float32]",
+    seen: "NDArray[np.bool_] | None",
+) -> dict[str, float]:
+    """PSNR and SSIM; where blocks are missing, the PSNR of the others alone."""
+    import math
+
     import torch
 
     from csrecon import metrics
@@ -224,5 +256,10 @@ def _score(pixels: "NDArray[np.float32]", original: "NDArray[np.float32]") -> di
         stack = torch.from_numpy(array)
         return stack[None, None] if stack.ndim == 2 else stack.permute(2, 0, 1)[:, None]
 
+    if seen is not None:
+        there = pixels.copy()
+        there[~seen] = original[~seen]
+        score = metrics.score(planes(there), planes(original))
+        return {"psnr": score.psnr + 10 * math.log10(seen.mean())}
     score = metrics.score(planes(pixels), planes(original))
     return {"psnr": score.psnr, "ssim": score.ssim}

@@ -43,6 +43,7 @@ class BlockOperator(LinearOperator):
         image_shape: (H, W) in pixels, any size.
         block: (bh, bw) in pixels with bh · bw = n; None for a square block.
         rows: Φ as it is applied, shared instead of made anew.
+        present: (gh, gw), which blocks were measured; None for all. The others are zero in y.
 
     Raises:
         InputError: an image shape or block that does not fit Φ.
@@ -50,12 +51,15 @@ class BlockOperator(LinearOperator):
     Source: R, eq. 1.
     """
 
+    present: Tensor | None
+
     def __init__(
         self,
         phi: Sampling,
         image_shape: tuple[int, int],
         block: tuple[int, int] | None = None,
         rows: Rows | None = None,
+        present: Tensor | None = None,
     ) -> None:
         super().__init__(image_shape)
         self.m, self.n = phi.shape
@@ -69,6 +73,9 @@ class BlockOperator(LinearOperator):
             raise InputError(f"image shape {image_shape}: expected a positive height and width.")
         self.phi = phi
         self.rows = phi.rows() if rows is None else rows
+        if present is not None and tuple(present.shape) != self.grid:
+            raise InputError(f"blocks {tuple(present.shape)} of a grid of {self.grid}.")
+        self.register_buffer("present", present, persistent=False)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -93,13 +100,16 @@ class BlockOperator(LinearOperator):
         padded = pad(x, (0, gw * bw - width, 0, gh * bh - height))
         blocks = padded.view(-1, gh, bh, gw, bw).transpose(2, 3).reshape(-1, gh, gw, self.n)
         with torch.autocast(x.device.type, enabled=False):
-            measured: Tensor = self.rows(blocks)
-        return measured
+            return self.held(self.rows(blocks))
+
+    def held(self, y: Tensor) -> Tensor:
+        """y with zeros for the blocks that were not measured."""
+        return y if self.present is None else y * self.present[..., None]
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Back-project (B, gh, gw, m) -> (B, 1, H, W)."""
         with torch.autocast(y.device.type, enabled=False):
-            return self.assemble(self.rows.adjoint(y))
+            return self.assemble(self.rows.adjoint(self.held(y)))
 
     def gradient(self, x: Tensor, y: Tensor) -> Tensor:
         """Gradient Aᵀ(A x - y), (B, 1, H, W); band by band, so that little memory is needed."""
@@ -111,9 +121,18 @@ class BlockOperator(LinearOperator):
         out = torch.empty_like(x)
         for first in range(0, gh, rows):
             top, bottom = first * bh, min(height, (first + rows) * bh)
-            band = BlockOperator(self.phi, (bottom - top, width), self.block, self.rows)
+            held = None if self.present is None else self.present[first : first + rows]
+            band = BlockOperator(self.phi, (bottom - top, width), self.block, self.rows, held)
             out[:, :, top:bottom] = band.gradient(x[:, :, top:bottom], y[:, first : first + rows])
         return out
+
+    def seen(self) -> Tensor:
+        """Which pixels lie in a measured block, (H, W) bool."""
+        if self.present is None:
+            return torch.ones(self.image_shape, dtype=torch.bool)
+        (height, width), (bh, bw) = self.image_shape, self.block
+        whole = self.present.bool().repeat_interleave(bh, 0).repeat_interleave(bw, 1)
+        return whole[:height, :width].cpu()
 
     def assemble(self, blocks: Tensor) -> Tensor:
         """Put blocks (B, gh, gw, n) in their places and crop: (B, 1, H, W)."""
@@ -160,5 +179,5 @@ class BlockOperator(LinearOperator):
             )
         to_new = torch.from_numpy(scaled).to(y.device)
         rows = Phi(np.ascontiguousarray(vt[:rank], dtype=np.float32))
-        operator = BlockOperator(rows, self.image_shape, self.block).to(y.device)
-        return operator, y @ to_new
+        operator = BlockOperator(rows, self.image_shape, self.block, None, self.present)
+        return operator.to(y.device), y @ to_new

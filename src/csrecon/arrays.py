@@ -1,0 +1,196 @@
+"""Arrays of numbers in the files that laboratories keep: .npy, .npz, .mat, .h5 and .csv.
+
+Every reader gives the real numeric arrays of a file by name. Nothing is unpickled, no link to
+another file is followed, and what a file claims to hold is checked before memory is taken.
+"""
+
+import io
+import logging
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csrecon.errors import InputError, UsageError
+from csrecon.files import check_expansion, read_npy, read_npz, reading, require_file
+
+if TYPE_CHECKING:
+    import h5py
+
+log = logging.getLogger(__name__)
+
+Arrays = dict[str, NDArray[Any]]
+
+_DEPTH = 8  # of groups in a HDF5 file
+_MATLAB_HDF5 = b"MATLAB 7.3"
+
+
+def _numbers(found: dict[str, Any]) -> Arrays:
+    """Those that are real numeric arrays with something in them."""
+    return {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.size
+    }
+
+
+def _npy(path: Path) -> Arrays:
+    return {path.stem: read_npy(path)}
+
+
+def _npz(path: Path) -> Arrays:
+    return dict(read_npz(path))
+
+
+def _mat(path: Path) -> Arrays:
+    """MATLAB 5 to 7 by SciPy; 7.3 is HDF5."""
+    with path.open("rb") as stream:
+        head = stream.read(len(_MATLAB_HDF5))
+    if head == _MATLAB_HDF5:
+        return _hdf5(path)
+    from scipy.io import loadmat, matlab  # noqa: PLC0415 - slow to import
+
+    try:
+        return _numbers(loadmat(path))
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        NotImplementedError,
+        OSError,
+        MemoryError,
+        OverflowError,
+        zlib.error,
+        matlab.MatReadError,
+    ) as error:
+        raise InputError(f"{path}: not a readable MATLAB file ({error}).") from error
+
+
+def _hdf5(path: Path) -> Arrays:
+    """Every dataset of numbers, by its path in the file; MATLAB's are stored transposed."""
+    import h5py  # noqa: PLC0415 - slow to import
+
+    try:
+        with h5py.File(path, "r") as file:
+            found: Arrays = {}
+            for name, dataset in _datasets(file, path):
+                values = dataset[()]
+                from_matlab = "MATLAB_class" in dataset.attrs
+                found[name] = np.ascontiguousarray(values.T) if from_matlab else values
+            return _numbers(found)
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as error:
+        raise InputError(f"{path}: not a readable HDF5 file ({error}).") from error
+
+
+def _datasets(
+    group: "h5py.Group", path: Path, prefix: str = "", depth: int = 0
+) -> "Iterator[tuple[str, h5py.Dataset]]":
+    import h5py  # noqa: PLC0415
+
+    for key in group:
+        name = f"{prefix}{key}"
+        if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+            log.warning("%s: %r is a link, which csrecon does not follow.", path, name)
+            continue
+        item = group[key]
+        if isinstance(item, h5py.Group):
+            if depth < _DEPTH and not key.startswith("#"):
+                yield from _datasets(item, path, f"{name}/", depth + 1)
+        elif isinstance(item, h5py.Dataset) and item.dtype.kind in "biuf" and item.shape:
+            if item.is_virtual or item.external:
+                log.warning("%s: %r lies in another file, which is not read.", path, name)
+                continue
+            check_expansion(item.nbytes, path.stat().st_size, f"{path}[{name}]")
+            yield name, item
+
+
+def _csv(path: Path) -> Arrays:
+    """Numbers separated by commas, semicolons, tabs or spaces, with or without a first line."""
+    try:
+        with reading(path):
+            text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a text file ({error}).") from error
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    sample = "\n".join(lines)
+    separator = next((mark for mark in (";", "\t", ",") if mark in sample), None)
+    if separator != "," and "," in sample and "." not in sample:
+        lines = [line.replace(",", ".") for line in lines]  # decimal commas
+    if lines and not any(_is_number(field) for field in lines[0].split(separator)):
+        lines = lines[1:]  # the names of the columns
+    if not lines:
+        raise InputError(f"{path}: holds no numbers.")
+    try:
+        values = np.loadtxt(io.StringIO("\n".join(lines)), delimiter=separator, ndmin=2)
+    except ValueError as error:
+        raise InputError(f"{path}: not a table of numbers ({error}).") from error
+    return {path.stem: values}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+READERS: dict[str, Callable[[Path], Arrays]] = {
+    ".npy": _npy,
+    ".npz": _npz,
+    ".mat": _mat,
+    ".h5": _hdf5,
+    ".hdf5": _hdf5,
+    ".csv": _csv,
+    ".txt": _csv,
+}
+"""File suffix -> reader."""
+
+
+def read(path: Path) -> Arrays:
+    """The numeric arrays of a file, by name.
+
+    Raises:
+        InputError: an unknown suffix, or a file that is damaged, hostile or holds no numbers.
+    """
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(
+            f"{path}: no known kind of array file; expected one of {', '.join(READERS)}."
+        )
+    require_file(path)
+    found = reader(path)
+    if not _numbers(found):
+        raise InputError(f"{path}: holds no array of real numbers.")
+    return found
+
+
+def pick(path: Path, name: str | None = None, flag: str = "--var NAME") -> NDArray[Any]:
+    """One array of a file: the named one, or the only one that is no single number.
+
+    Raises:
+        InputError: as in `read`.
+        UsageError: no such name, or several arrays and no name.
+    """
+    found = read(path)
+    shown = ", ".join(f"{key} {value.shape}" for key, value in found.items())
+    if name is not None:
+        if name not in found:
+            raise UsageError(f"{path}: no array {name!r} in it; it holds {shown}.")
+        return np.ascontiguousarray(found[name])
+    large = [value for value in _numbers(found).values() if value.size > 1]
+    if len(large) != 1:
+        raise UsageError(f"{path}: holds {shown}; say which one with {flag}.")
+    return np.ascontiguousarray(large[0])
+
+
+def split_name(text: str) -> tuple[Path, str | None]:
+    """`FILE:NAME` -> path and name; a file that exists as written has no name."""
+    path = Path(text)
+    stem, mark, name = text.rpartition(":")
+    if mark and name and not path.exists() and Path(stem).suffix.lower() in READERS:
+        return Path(stem), name
+    return path, None

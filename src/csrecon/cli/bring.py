@@ -1,0 +1,62 @@
+"""`csrecon import`: a laboratory's measurement in csrecon's own format."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from csrecon.cli import lab
+from csrecon.cli.command import Json, Overwrite, say, say_json
+
+_NOTHING_SAID = lab.LabOptions()
+
+
+def bring(
+    values: Annotated[
+        Path, typer.Argument(help="The values: .npy, .npz, .mat, .h5 or .csv.", metavar="FILE")
+    ],
+    laboratory: lab.LabOptions = _NOTHING_SAID,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="Measurement file; by default FILE with .npz, which packs Φ."
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Turn a laboratory's measurement into csrecon's own format, once.
+
+    What is written says its order, its units and its Φ, so that `csrecon reconstruct` needs no
+    option for it. The file that is read stays as it is.
+
+    **Examples**
+
+        csrecon import lab.mat --var y --phi lab.mat:phi --shape 480x288 --pixel-order F
+        csrecon import run7.csv --phi phi.npy --shape 256x256 --gain auto -o run7.npz
+    """
+    from csrecon import measurement_file
+    from csrecon.errors import UsageError
+
+    target = output or values.with_suffix(".npz")
+    if target.resolve() == values.resolve():
+        raise UsageError(f"{target}: is the input; give another output with -o.")
+    loaded = lab.load(values, laboratory, laboratory.sampling())
+    measured = loaded.measurement
+    measurement_file.save(measured, target, overwrite)
+    outputs = [str(path) for path in measurement_file.outputs(target)]
+    facts = {
+        "input": str(values),
+        "outputs": outputs,
+        "shape": list(measured.y.shape),
+        "ratio": measured.operator.ratio,
+        **loaded.correction,
+    }
+    if as_json:
+        say_json(facts)
+        return
+    removed = "".join(f", {name} {value:.6g} removed" for name, value in loaded.correction.items())
+    say(
+        f"{values} -> {' + '.join(outputs)}: y of shape {tuple(measured.y.shape)}, "
+        f"m/n = {measured.operator.ratio:.4f}{removed}"
+    )

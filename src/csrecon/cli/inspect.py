@@ -1,0 +1,153 @@
+"""`csrecon inspect`: what a file of measurements or arrays holds."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from csrecon.cli.command import Json, say, say_json, say_table
+
+if TYPE_CHECKING:
+    from csrecon.operators import Phi
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A file of arrays or a measurement.")],
+    phi: Annotated[
+        str | None, typer.Option(help="A Φ, to see what fits it.", metavar="FILE[:NAME]")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a measurement file holds, what could be Φ, and what to type next.
+
+    **Examples**
+
+        csrecon inspect y.npy
+        csrecon inspect lab.mat
+        csrecon inspect y.csv --phi phi.npy
+    """
+    from csrecon import arrays, measurement_file
+
+    own = file.suffix.lower() in measurement_file.SUFFIXES
+    if own and measurement_file.describes_itself(file):
+        _own(file, phi, as_json)
+        return
+    found = {name: _facts(value) for name, value in arrays.read(file).items()}
+    sampling = None
+    if phi is not None:
+        sampling = measurement_file.read_phi(*arrays.split_name(phi))
+    advice = _advice(file, found, phi, sampling)
+    if as_json:
+        say_json({"file": str(file), "arrays": found, "next": advice})
+        return
+    say_table(
+        ["array", "shape", "type", "range", "as Φ"],
+        [
+            [name, "×".join(map(str, f["shape"])), f["type"], f["range"], f["phi"]]
+            for name, f in found.items()
+        ],
+        left=5,
+    )
+    for line in advice:
+        say(line)
+
+
+def _own(file: Path, phi: str | None, as_json: bool) -> None:
+    """Verify a file of csrecon's and say what it is."""
+    from csrecon import arrays, measurement_file
+    from csrecon.operators import BlockOperator
+
+    sampling = measurement_file.read_phi(*arrays.split_name(phi)) if phi else None
+    measured = measurement_file.load(file, sampling)
+    operator = measured.operator
+    assert isinstance(operator, BlockOperator)
+    height, width = operator.image_shape
+    facts: dict[str, Any] = {
+        "file": str(file),
+        "height": height,
+        "width": width,
+        "color": measured.format.color,
+        "block": list(operator.block),
+        "m": operator.m,
+        "ratio": operator.ratio,
+        "phi": {"kind": operator.phi.kind, "seed": operator.phi.seed},
+        "orthonormal": operator.rows.is_orthonormal(),
+        "missing_blocks": 0 if operator.present is None else int((operator.present == 0).sum()),
+    }
+    if as_json:
+        say_json(facts)
+        return
+    bh, bw = operator.block
+    say(
+        f"{file}: a measurement of csrecon, complete and verified: {height}×{width} "
+        f"{facts['color']}, blocks of {bh}×{bw}, m/n = {operator.m}/{operator.n} = "
+        f"{operator.ratio:.4f}, Φ {operator.phi.kind}, "
+        f"{'orthonormal rows' if facts['orthonormal'] else 'rows not orthonormal'}, "
+        f"{facts['missing_blocks']} blocks missing."
+    )
+    say(f"next: csrecon reconstruct {file}")
+
+
+def _facts(value: Any) -> dict[str, Any]:
+    import numpy as np
+
+    number = value.dtype.kind in "biuf"
+    finite = value[np.isfinite(value)] if number else value[:0]
+    whole = number and finite.size == value.size
+    return {
+        "shape": list(value.shape),
+        "type": str(value.dtype),
+        "finite": bool(whole),
+        "range": f"{finite.min():.4g} to {finite.max():.4g}" if finite.size else "no numbers",
+        "phi": _as_phi(value) if whole else "",
+    }
+
+
+def _as_phi(value: Any) -> str:
+    """What a matrix would be as Φ."""
+    from csrecon.operators import Phi
+
+    if value.ndim != 2 or min(value.shape) < 2 or value.shape[0] >= value.shape[1]:
+        return ""
+    m, n = value.shape
+    side = math.isqrt(n)
+    shape = f"{side}×{side} blocks" if side * side == n else "no square block"
+    rows = "orthonormal" if Phi.given(value).rows().is_orthonormal() else "not orthonormal"
+    return f"{shape}, ratio {m / n:.3f}, {rows}"
+
+
+def _advice(
+    file: Path, found: dict[str, dict[str, Any]], phi: str | None, sampling: "Phi | None"
+) -> list[str]:
+    """What fits what, and the command to type next."""
+    if sampling is None:
+        candidates = [name for name, facts in found.items() if facts["phi"]]
+        square = [name for name in candidates if "no square" not in found[name]["phi"]]
+        if len(found) == 1 or not candidates:
+            return ["next: csrecon inspect " + f"{file} --phi FILE, with the Φ that measured."]
+        name = (square or candidates)[0]
+        phi, m = f"{file}:{name}", found[name]["shape"][0]
+    else:
+        name, m = "", sampling.shape[0]
+    lines = []
+    for other, facts in found.items():
+        if other == name or not facts["finite"]:
+            continue
+        shape = facts["shape"]
+        if m not in shape and 2 * m not in shape:
+            lines.append(f"{other}: no side of {m}, so this Φ did not measure it.")
+            continue
+        rows = m if m in shape else 2 * m
+        blocks = math.prod(shape) // rows
+        layout = "blocks-first" if shape[-1] == rows else "measurements-first"
+        if shape[0] == shape[-1]:
+            layout = "either layout"
+        lines.append(f"{other}: {blocks} blocks × {rows} measurements ({layout}).")
+        chosen = f" --var {other}" if len(found) > 1 else ""
+        pairs = " --differential" if rows != m else ""
+        lines.append(
+            f"next: csrecon reconstruct {file}{chosen} --phi {phi} --shape HxW{pairs}, and "
+            "--pixel-order F where Φ came from MATLAB."
+        )
+    return lines

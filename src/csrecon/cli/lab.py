@@ -1,0 +1,150 @@
+"""Options for measurements that csrecon did not make, shared by `reconstruct` and `import`."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from csrecon.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from csrecon.lab import Arrangement
+    from csrecon.measurement import Measurement
+    from csrecon.operators import Phi
+
+_PANEL = "Measurements of a laboratory"
+
+
+def _option(text: str, metavar: str | None = None, names: tuple[str, ...] = ()) -> Any:
+    return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=_PANEL)
+
+
+@dataclass(frozen=True)
+class LabOptions:
+    """How to read values that no sidecar describes."""
+
+    phi: Annotated[
+        str | None,
+        _option("The Φ that measured: .npy, .npz, .mat, .h5 or .csv.", "FILE[:NAME]"),
+    ] = None
+    seed: Annotated[int | None, _option("Or the seed of csrecon's gaussian Φ.")] = None
+    shape: Annotated[str | None, _option("The image's size, height first.", "HxW")] = None
+    block: Annotated[int | None, _option("Side of a block in pixels, if not what fits Φ.")] = None
+    var: Annotated[str | None, _option("The array of the values in the file.", "NAME")] = None
+    layout: Annotated[
+        str, _option("blocks-first (blocks × m), measurements-first, or auto.", "LAYOUT")
+    ] = "auto"
+    pixel_order: Annotated[
+        str, _option("Pixels in the columns of Φ: C by rows, F by columns (MATLAB).", "C|F")
+    ] = "C"
+    block_order: Annotated[str, _option("Blocks in the file: C by rows, F by columns.", "C|F")] = (
+        "C"
+    )
+    positions: Annotated[
+        Path | None,
+        _option("A line row,column for every block, from zero; blocks may be missing.", "FILE"),
+    ] = None
+    gain: Annotated[
+        str, _option("The camera gave gain · Φx + offset; `auto` estimates both.", "G|auto")
+    ] = "1"
+    offset: Annotated[float | None, _option("See --gain.")] = None
+    calibrate: Annotated[
+        tuple[Path, Path] | None,
+        _option("Values of an all-white and an all-black scene: gain and offset.", "WHITE BLACK"),
+    ] = None
+    differential: Annotated[
+        bool,
+        _option("Every pattern is followed by its complement.", names=("--differential",)),
+    ] = False
+
+    _KNOWN = ("phi", "seed", "shape", "block")
+
+    def foreign(self) -> bool:
+        """Whether an option was given that no file of csrecon needs."""
+        return any(
+            getattr(self, field.name) != field.default
+            for field in fields(self)
+            if field.name not in self._KNOWN
+        )
+
+    def arrangement(self) -> "Arrangement":
+        """The options as the library takes them."""
+        from csrecon import arrays
+        from csrecon.lab import Arrangement
+
+        scenes = [arrays.pick(path) for path in self.calibrate or ()]
+        return Arrangement(
+            layout=self.layout,  # type: ignore[arg-type]
+            pixel_order=self.pixel_order,  # type: ignore[arg-type]
+            block_order=self.block_order,  # type: ignore[arg-type]
+            positions=arrays.pick(self.positions) if self.positions else None,
+            gain="auto" if self.gain == "auto" else _number(self.gain),
+            offset=self.offset,
+            white=scenes[0] if scenes else None,
+            black=scenes[1] if scenes else None,
+            differential=self.differential,
+        )
+
+    def sampling(self) -> "Phi | None":
+        """The Φ of --phi."""
+        from csrecon import arrays, measurement_file
+
+        return measurement_file.read_phi(*arrays.split_name(self.phi)) if self.phi else None
+
+    def inputs(self) -> list[Path]:
+        """The files that these options name."""
+        from csrecon import arrays
+
+        named = [arrays.split_name(self.phi)[0]] if self.phi else []
+        return [*named, *([self.positions] if self.positions else []), *(self.calibrate or ())]
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UsageError(f"--gain {text!r}: expected a number, or auto.") from error
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A measurement, and what its camera's values were corrected by."""
+
+    measurement: "Measurement"
+    correction: dict[str, float]
+
+
+def load(source: Path, options: LabOptions, phi: "Phi | None") -> Loaded:
+    """The measurement of a file of csrecon's, or of a laboratory's with its options.
+
+    Raises:
+        InputError, UsageError: as in measurement_file.load and lab.measurement.
+    """
+    from csrecon import arrays, lab, measurement_file
+    from csrecon.cli import parse
+
+    shape = parse.shape(options.shape)
+    block = (options.block, options.block) if options.block else None
+    own = source.suffix.lower() in measurement_file.SUFFIXES
+    if own and not options.foreign():
+        return Loaded(measurement_file.load(source, phi, options.seed, shape, block), {})
+    if own and measurement_file.describes_itself(source):
+        raise UsageError(
+            f"{source}: csrecon wrote it and knows its order and units; leave out the options for "
+            "measurements of a laboratory."
+        )
+    if shape is None or (phi is None) == (options.seed is None):
+        raise UsageError(
+            f"{source}: not a file of `csrecon sample`, so it needs --shape HxW (the image's size) "
+            "and --phi FILE[:NAME] (the matrix that measured it) or --seed N. `csrecon inspect "
+            f"{source.name}` shows what is in it."
+        )
+    values = arrays.pick(source, options.var)
+    if phi is None:
+        raise InputError(f"{source}: --seed is for .npy files of csrecon's Φ; give --phi.")
+    made, correction = lab.measurement(
+        values, phi, shape, options.arrangement(), block, str(source)
+    )
+    plain = correction.gain == 1 and correction.offset == 0
+    return Loaded(made, {} if plain else {"gain": correction.gain, "offset": correction.offset})
