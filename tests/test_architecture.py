@@ -20,6 +20,8 @@ ROOMS = [
     "metrics",
     "operators",
     "measurement",
+    "noise",
+    "sidecar",
     "measurement_file",
     "starts",
     "orientations",

@@ -130,7 +130,7 @@ def test_a_phi_made_elsewhere_that_differs_by_rounding_is_accepted(tmp_path, m, 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(version=2), "Update csrecon"),
+        (lambda c: c.update(version=3), "Update csrecon"),
         (lambda c: c.update(surprise=1), "surprise"),
         (lambda c: c.pop("y"), "y"),
         (lambda c: c["image"].update(height=0), "height"),
@@ -212,8 +212,9 @@ def test_phi_files(tmp_path):
     phi = Phi.make(5, 64, 0).matrix
     np.save(tmp_path / "phi.npy", phi)
     np.savez(tmp_path / "phi.npz", phi=phi)
-    np.savez(tmp_path / "none.npz", psi=phi)
     for name in ("phi.npy", "phi.npz"):
         np.testing.assert_array_equal(measurement_file.read_phi(tmp_path / name).matrix, phi)
-    with pytest.raises(InputError, match="'phi'"):
-        measurement_file.read_phi(tmp_path / "none.npz")
+    np.savez(tmp_path / "two.npz", psi=phi, chi=phi)
+    with pytest.raises(UsageError, match="psi"):
+        measurement_file.read_phi(tmp_path / "two.npz")
+    measurement_file.read_phi(tmp_path / "two.npz", "chi")

@@ -14,6 +14,7 @@ from csrecon import execution, images, measurement_file, zoo
 from csrecon.errors import UsageError
 from csrecon.images import Color, Picture
 from csrecon.measurement import Measurement
+from csrecon.noise import Noise
 from csrecon.operators import BlockOperator, Phi, Sampling, count_measurements, make
 from csrecon.operators.kinds import default_block
 from csrecon.recursion import Reconstructor, Step, Unfolding
@@ -49,6 +50,8 @@ def sample(
     kind: str = "gaussian",
     block: int | tuple[int, int] | None = None,
     color: Color | None = None,
+    noise_sigma: float = 0.0,
+    photons: float | None = None,
 ) -> Measurement:
     """Measure an image block by block, y = Φx.
 
@@ -63,6 +66,8 @@ def sample(
         block: pixels of a block's side, or (height, width); None for 33 (32 for the Hadamard
             kinds), or for the square that fits `phi`.
         color: gray (luma), ycbcr or rgb; None keeps what the image is.
+        noise_sigma: standard deviation of Gaussian noise on y, of the same `seed`.
+        photons: Poisson noise where a value of 1 stands for so many photons.
 
     Returns:
         The measurement; `.y` is float32 (C, gh, gw, m).
@@ -98,7 +103,8 @@ def sample(
         sampling = given
     height, width = picture.planes.shape[-2:]
     measuring = BlockOperator(sampling, (height, width), shape)
-    return Measurement.of(measuring, measuring(picture.planes), picture.format)
+    clean = Measurement.of(measuring, measuring(picture.planes), picture.format)
+    return Noise(noise_sigma, photons).added(clean, picture.planes, _integer(seed, "seed"))
 
 
 def load(name: str | Path, ratio: float | None = None) -> Reconstructor:

@@ -22,6 +22,7 @@ from csrecon import api, cards, depot, execution, files, images, metrics
 from csrecon.journal import Journal, key_of
 from csrecon.measurement import Measurement
 from csrecon.metrics import Protocol, Score
+from csrecon.noise import Noise
 from csrecon.operators import BlockOperator, Sampling, count_measurements, make
 from csrecon.operators.kinds import DEFAULT_SIDE
 from csrecon.recursion import Reconstructor, Schedule, Unfolding
@@ -140,10 +141,8 @@ def evaluate(
     """
     height, width = picture.planes.shape[-2:]
     operator = BlockOperator(phi, (height, width), plan.block)
-    y = operator(picture.planes)
-    if plan.noise_sigma:
-        y = y + plan.noise_sigma * torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
-    m = Measurement.of(operator, y, picture.format)
+    clean = Measurement.of(operator, operator(picture.planes), picture.format)
+    m = Noise(plan.noise_sigma).added(clean, picture.planes, seed=0)
     image, seconds = _timed(model, m, schedule, plan.setup)
     return metrics.score(image, picture.planes, plan.protocol), seconds
 

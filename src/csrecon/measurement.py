@@ -23,12 +23,14 @@ class Measurement:
         y: float32; (B, gh, gw, m) for a BlockOperator. Colour planes are the batch.
         level: what a modulation is told, m/n of the operator.
         format: colour space and bit depth of the planes, for showing and writing the result.
+        noise: standard deviation of the noise on y, as far as it is known.
     """
 
     operator: LinearOperator
     y: Tensor
     level: float
     format: PixelFormat = GRAY
+    noise: float = 0.0
 
     @classmethod
     def of(cls, operator: LinearOperator, y: Tensor, pixels: PixelFormat = GRAY) -> "Measurement":
@@ -52,15 +54,30 @@ class Measurement:
         """Gradient Aᵀ(A x - y) of the data term at x, (B, 1, H, W)."""
         return self.operator.gradient(x, self.y)
 
+    def consistent(self, x: Tensor) -> Tensor:
+        """x moved towards the images that explain y, as far as the noise lets y be trusted.
+
+        For orthonormal rows and no noise the projection onto A x = y. With noise σ the step is
+        w Aᵀ(A x - y) with w = max(0, 1 - σ²/mean(A x - y)²): what the misfit has above the noise.
+
+        Source: the positive-part shrinkage of James and Stein, 1961.
+        """
+        step = self.gradient(x)
+        if self.noise:
+            misfit = step.square().sum() / self.y.numel()
+            step = step * (1 - self.noise**2 / misfit.clamp(min=1e-20)).clamp(min=0)
+        return x - step
+
     def whiten(self) -> "Measurement":
         """The equivalent measurement whose operator has orthonormal rows.
 
         The rank over n becomes the level. Unchanged where the rows are orthonormal already.
         """
-        operator, y = self.operator.orthonormalized(self.y)
+        operator, y, growth = self.operator.orthonormalized(self.y)
         if operator is self.operator:
             return self
-        return replace(self, operator=operator, y=y, level=operator.ratio)
+        noise = growth * self.noise
+        return replace(self, operator=operator, y=y, level=operator.ratio, noise=noise)
 
     def per_block(self) -> "Measurement":
         """The same measurement with every block an image of its own (see join_blocks)."""

@@ -6,83 +6,35 @@ again from its seed and checked; any other Φ is asked for, or packed in the .np
 with pickle, and no path is stored.
 """
 
-import json
 import logging
 import platform
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import csrecon
-from csrecon import arrays, files
+from csrecon import arrays, files, sidecar
 from csrecon.errors import InputError, UsageError
-from csrecon.images import BitDepth, Color, PixelFormat
+from csrecon.images import PixelFormat
 from csrecon.measurement import Measurement
 from csrecon.operators import KINDS, BlockOperator, Phi, Sampling, make
 from csrecon.operators.kinds import DEFAULT_SIDE
+from csrecon.sidecar import (
+    ArrayFacts,
+    ImageFacts,
+    NoiseFacts,
+    OperatorFacts,
+    PhiFacts,
+    Sidecar,
+)
 
-FORMAT_VERSION = 2
 SUFFIXES = (".npy", ".npz")
 
 log = logging.getLogger(__name__)
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ImageFacts(_Part):
-    """The image that was measured."""
-
-    height: int = Field(ge=1)
-    width: int = Field(ge=1)
-    color: Color
-    bit_depth: BitDepth
-
-
-class PhiFacts(_Part):
-    """The identity of Φ."""
-
-    kind: str
-    seed: int | None = Field(ge=0)
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    fingerprint: tuple[float, ...] = Field(min_length=16, max_length=16)
-
-
-class OperatorFacts(_Part):
-    """How Φ was applied; `missing` blocks (row, column) were not measured (version 2)."""
-
-    kind: Literal["block"]
-    m: int = Field(ge=1)
-    n: int = Field(ge=1)
-    block: tuple[int, int]
-    phi: PhiFacts
-    missing: tuple[tuple[int, int], ...] = ()
-
-
-class ArrayFacts(_Part):
-    """The measured values."""
-
-    shape: tuple[int, int, int, int]
-    dtype: Literal["<f4"]
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
-
-
-class Sidecar(_Part):
-    """Everything that `y.json` holds."""
-
-    format: Literal["csrecon-measurement"] = "csrecon-measurement"
-    version: Literal[1, 2] = 1
-    image: ImageFacts
-    operator: OperatorFacts
-    normalisation: Literal["pixels in [0, 1]"] = "pixels in [0, 1]"
-    noise: None = None
-    y: ArrayFacts
-    written_by: dict[str, str]
 
 
 def sidecar_path(path: Path) -> Path:
@@ -111,7 +63,8 @@ def _describe(m: Measurement, operator: BlockOperator, y: NDArray[np.float32]) -
         rows, columns = torch.nonzero(operator.present == 0, as_tuple=True)
         missing = tuple(zip(rows.tolist(), columns.tolist(), strict=True))
     return Sidecar(
-        version=2 if missing else 1,
+        version=2 if missing or m.noise else 1,
+        noise=NoiseFacts(sigma=m.noise) if m.noise else None,
         image=ImageFacts(
             height=height, width=width, color=m.format.color, bit_depth=m.format.bit_depth
         ),
@@ -160,25 +113,6 @@ def save(m: Measurement, path: Path, overwrite: bool = False) -> None:
             with temporaries[0].open("wb") as stream:
                 np.save(stream, y, allow_pickle=False)
             temporaries[1].write_text(facts + "\n", encoding="utf-8")
-
-
-def _parse(text: str, label: str) -> Sidecar:
-    try:
-        version = json.loads(text).get("version")
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise InputError(f"{label}: not the JSON of a measurement ({error}).") from error
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise InputError(
-            f"{label}: written in format version {version}, and this csrecon reads up to "
-            f"{FORMAT_VERSION}. Update csrecon."
-        )
-    try:
-        return Sidecar.model_validate_json(text)
-    except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3]
-        )
-        raise InputError(f"{label}: not a valid measurement sidecar ({faults}).") from error
 
 
 def as_values(array: NDArray[Any], label: str) -> NDArray[np.float32]:
@@ -325,7 +259,8 @@ def _from_sidecar(facts: Sidecar, y: NDArray[Any], phi: Phi | None, label: str) 
     pixel_format = PixelFormat(facts.image.color, facts.image.bit_depth)
     if len(y) != pixel_format.planes:
         raise InputError(f"{label}: {len(y)} planes for a {pixel_format.color} image.")
-    return Measurement.of(operator, torch.from_numpy(as_values(y, label)), pixel_format)
+    made = Measurement.of(operator, torch.from_numpy(as_values(y, label)), pixel_format)
+    return replace(made, noise=facts.noise.sigma if facts.noise else 0.0)
 
 
 def _read_sidecar(path: Path, bare: bool) -> str | None:
@@ -344,8 +279,8 @@ def describes_itself(path: Path) -> bool:
     """Whether csrecon wrote metadata beside or into this file."""
     if path.suffix.lower() == ".npz":
         return "metadata" in files.read_npz(path)
-    sidecar = sidecar_path(path)
-    return sidecar.exists() and _read_sidecar(sidecar, bare=True) is not None
+    beside = sidecar_path(path)
+    return beside.exists() and _read_sidecar(beside, bare=True) is not None
 
 
 def load(
@@ -379,16 +314,16 @@ def load(
             phi = Phi.given(packed["phi"], f"{path}[phi]")
     else:
         y = files.read_npy(path)
-        sidecar = sidecar_path(path)
-        if sidecar.exists():
-            metadata = _read_sidecar(sidecar, bare=shape is not None)
+        beside = sidecar_path(path)
+        if beside.exists():
+            metadata = _read_sidecar(beside, bare=shape is not None)
     if metadata is not None:
         if seed is not None or shape is not None or block is not None:
             raise UsageError(
                 f"{path}: carries its own metadata; leave out --seed, --shape and --block, or "
                 "remove the sidecar to give them yourself."
             )
-        return _from_sidecar(_parse(metadata, str(path)), y, phi, str(path))
+        return _from_sidecar(sidecar.parse(metadata, str(path)), y, phi, str(path))
     missing = [] if shape is not None else ["--shape HxW (the image's size)"]
     if phi is None and seed is None:
         missing.append("--phi FILE or --seed N (the matrix that measured it)")

@@ -284,8 +284,8 @@ class Unfolding(nn.Module):
         limits: what the network was trained for; None allows what the schedule asks.
         start: makes x⁰ of a measurement, and the gradient to begin with.
         blockwise: every block is reconstructed as an image of its own (ISTA-Net+).
-        projection: the last iterate is moved to x - Aᵀ(A x - y), for whole blocks the projection
-            onto Ax = y; with ‖A‖ ≤ 1 and noiseless y it never raises the error.
+        projection: the last iterate is made consistent with y (Measurement.consistent); with
+            ‖A‖ ≤ 1 and noiseless y that never raises the error.
         halved_after: from the iteration of a layer after this one, x moves half of the way that
             the layer proposes (Krasnoselskii-Mann), so that many iterations settle instead of
             swinging; None never.
@@ -382,7 +382,7 @@ class Unfolding(nn.Module):
             settling = self.halved_after is not None and visit.iteration > self.halved_after
             x = (x + proposed) / 2 if settling else proposed
             if self.projection and visit.index == visit.total:
-                x = x - local.gradient(x)
+                x = local.consistent(x)
             image = m.operator.join_blocks(x) if self.blockwise else x
             yield Step(image, penalty, visit.index, visit.total)
 

@@ -35,6 +35,12 @@ def sample(
         int | None,
         typer.Option(help="Side of a block in pixels; 33, 32 for hadamard, or what fits --phi."),
     ] = None,
+    noise_sigma: Annotated[
+        float, typer.Option(help="Gaussian noise on y: standard deviation.", min=0)
+    ] = 0.0,
+    photons: Annotated[
+        float | None, typer.Option(help="Poisson noise: photons that a value of 1 stands for.")
+    ] = None,
     color: Color = "gray",
     output: Annotated[
         str | None,
@@ -94,7 +100,15 @@ def sample(
     def work(task: batch.Task) -> dict[str, Any]:
         picture = pictures.read(task.source, planes)
         measured = csrecon.sample(
-            picture, ratio, m=m, phi=matrix, seed=seed, kind=kind, block=block
+            picture,
+            ratio,
+            m=m,
+            phi=matrix,
+            seed=seed,
+            kind=kind,
+            block=block,
+            noise_sigma=noise_sigma,
+            photons=photons,
         )
         measurement_file.save(measured, task.target, overwrite)
         height, width = measured.operator.image_shape

@@ -35,8 +35,9 @@ class LinearOperator(nn.Module, ABC):
         """Apply Aᵀ, padding included: measurements -> (B, 1, H, W)."""
 
     @abstractmethod
-    def orthonormalized(self, y: Tensor) -> tuple["LinearOperator", Tensor]:
-        """An operator with orthonormal rows and the y it would have measured (same solutions)."""
+    def orthonormalized(self, y: Tensor) -> tuple["LinearOperator", Tensor, float]:
+        """An operator with orthonormal rows, the y it would have measured (same solutions), and by
+        what white noise on y has grown (root mean square)."""
 
     @abstractmethod
     def per_block(self, y: Tensor) -> tuple[Self, Tensor]:

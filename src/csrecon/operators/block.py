@@ -150,8 +150,8 @@ class BlockOperator(LinearOperator):
         """Block images (B·gh·gw, 1, bh, bw) -> (B, 1, H, W)."""
         return self.assemble(blocks.reshape(-1, *self.grid, self.n))
 
-    def orthonormalized(self, y: Tensor) -> tuple[LinearOperator, Tensor]:
-        """From Φ = U S Vᵀ: the operator of Φ' = Vᵀ and y' = S⁻¹ Uᵀ y.
+    def orthonormalized(self, y: Tensor) -> tuple[LinearOperator, Tensor, float]:
+        """From Φ = U S Vᵀ: the operator of Φ' = Vᵀ, y' = S⁻¹ Uᵀ y, and the growth rms(1/S).
 
         Directions whose singular value is below 1e-5 of the largest are left out. Returns
         `self` and `y` unchanged when the rows are orthonormal already.
@@ -160,7 +160,7 @@ class BlockOperator(LinearOperator):
             InputError: Φ is zero.
         """
         if self.rows.is_orthonormal():
-            return self, y
+            return self, y, 1.0
         dense = self.rows.matrix().cpu().numpy().astype(np.float64)
         u, s, vt = np.linalg.svd(dense, full_matrices=False)
         if s[0] == 0:
@@ -180,4 +180,4 @@ class BlockOperator(LinearOperator):
         to_new = torch.from_numpy(scaled).to(y.device)
         rows = Phi(np.ascontiguousarray(vt[:rank], dtype=np.float32))
         operator = BlockOperator(rows, self.image_shape, self.block, None, self.present)
-        return operator.to(y.device), y @ to_new
+        return operator.to(y.device), y @ to_new, float(np.sqrt(np.mean(s[:rank] ** -2.0)))

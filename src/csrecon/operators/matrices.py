@@ -12,13 +12,10 @@ from functools import cached_property, lru_cache
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from csrecon.errors import InputError, UsageError
 from csrecon.files import sha256
-from csrecon.operators.sampling import Rows, Sampling
-
-_ORTHONORMAL_TOLERANCE = 1e-4
+from csrecon.operators.sampling import MAX_ENTRIES, MatrixRows, Rows, Sampling
 
 
 def gaussian(m: int, n: int, seed: int) -> NDArray[np.float32]:
@@ -54,10 +51,6 @@ MATRICES: dict[str, Callable[[int, int, int], NDArray[np.float32]]] = {
 """Kinds of dense Φ that a seed determines: name -> maker of (m, n, seed)."""
 
 
-MAX_ENTRIES = 2**28
-"""The largest m · n that is made from a seed: 1 GiB of float32."""
-
-
 def count_measurements(n: int, ratio: float | None = None, m: int | None = None) -> int:
     """Rows m of Φ for blocks of n pixels: `m` itself, or round(n · ratio).
 
@@ -78,34 +71,6 @@ def count_measurements(n: int, ratio: float | None = None, m: int | None = None)
     if not 1 <= m <= n:
         raise UsageError(f"m = {m}: expected 1..{n} measurements for blocks of {n} pixels.")
     return m
-
-
-class MatrixRows(Rows):
-    """Φ as a matrix product."""
-
-    dense: Tensor
-
-    def __init__(self, dense: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("dense", dense, persistent=False)
-
-    def forward(self, blocks: Tensor) -> Tensor:
-        """Measure blocks (…, n) -> (…, m)."""
-        return blocks @ self.dense.T
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        """Apply Φᵀ: (…, m) -> (…, n)."""
-        return y @ self.dense
-
-    def matrix(self) -> Tensor:
-        """Φ itself."""
-        return self.dense
-
-    def is_orthonormal(self) -> bool:
-        """Whether Φ Φᵀ = I within 1e-4."""
-        gram = self.dense @ self.dense.T
-        identity = torch.eye(len(gram), device=gram.device)
-        return float((gram - identity).abs().max()) < _ORTHONORMAL_TOLERANCE
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+MAX_ENTRIES = 2**28
+"""The largest m · n that is made as a matrix: 1 GiB of float32."""
+
+_ORTHONORMAL_TOLERANCE = 1e-4
 _PROBES = 4
 _FINGERPRINT_TOLERANCE = 1e-7  # relative to Φ's scale; a last-bit change moves it by about 1e-8
 
@@ -30,9 +34,41 @@ class Rows(nn.Module, ABC):
     def matrix(self) -> Tensor:
         """Φ as a dense (m, n) matrix."""
 
+    def absolute(self) -> "Rows":
+        """|Φ|, entry by entry: how much light each measurement takes in."""
+        return MatrixRows(self.matrix().abs())
+
     @abstractmethod
     def is_orthonormal(self) -> bool:
         """Whether Φ Φᵀ = I within 1e-4."""
+
+
+class MatrixRows(Rows):
+    """Φ as a matrix product."""
+
+    dense: Tensor
+
+    def __init__(self, dense: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("dense", dense, persistent=False)
+
+    def forward(self, blocks: Tensor) -> Tensor:
+        """Measure blocks (…, n) -> (…, m)."""
+        return blocks @ self.dense.T
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Apply Φᵀ: (…, m) -> (…, n)."""
+        return y @ self.dense
+
+    def matrix(self) -> Tensor:
+        """Φ itself."""
+        return self.dense
+
+    def is_orthonormal(self) -> bool:
+        """Whether Φ Φᵀ = I within 1e-4."""
+        gram = self.dense @ self.dense.T
+        identity = torch.eye(len(gram), device=gram.device)
+        return float((gram - identity).abs().max()) < _ORTHONORMAL_TOLERANCE
 
 
 class Sampling(ABC):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from csrecon.errors import UsageError
-from csrecon.operators.sampling import Rows, Sampling
+from csrecon.operators.sampling import MAX_ENTRIES, Rows, Sampling
 
 Basis = Literal["hadamard", "dct", "pixels"]
 MAX_PIXELS = 2**26
@@ -87,7 +87,16 @@ class TransformRows(Rows):
         return blocks * self.signs
 
     def matrix(self) -> Tensor:
-        """Φ as a dense (m, n) matrix."""
+        """Φ as a dense (m, n) matrix.
+
+        Raises:
+            UsageError: it would not fit into memory.
+        """
+        if len(self.kept) * len(self.signs) > MAX_ENTRIES:
+            raise UsageError(
+                f"Φ of {len(self.kept)} rows and {len(self.signs)} pixels as a matrix: too large. "
+                "Use smaller blocks, or a network that needs no matrix (rcoast)."
+            )
         return self.adjoint(torch.eye(len(self.kept), device=self.signs.device))
 
     def is_orthonormal(self) -> bool:
