@@ -101,6 +101,11 @@ def test_missing_blocks_are_left_out():
     ]
     assert seen[96:, 32:64].sum() == 0  # the last row of blocks is cut
     x = csrecon.reconstruct(made, ipl=1)
+    assert np.array_equal(np.isfinite(x), seen.numpy())
+    same = csrecon.reconstruct(
+        y[kept], ipl=1, phi=phi, shape=SHAPE, arrangement=Arrangement(positions=positions)
+    )
+    np.testing.assert_array_equal(same, x)
     whole = csrecon.reconstruct(csrecon.sample(image(), phi=phi, block=BLOCK), ipl=1)
     inside = np.s_[2:30, 2:20]
     assert np.abs(x[inside] - whole[inside]).mean() < 0.05

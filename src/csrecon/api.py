@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from csrecon import execution, images, measurement_file, zoo
+from csrecon import execution, images, lab, measurement_file, zoo
 from csrecon.errors import UsageError
 from csrecon.images import Color, Picture
+from csrecon.lab import Arrangement
 from csrecon.measurement import Measurement
 from csrecon.noise import Noise
 from csrecon.operators import BlockOperator, Phi, Sampling, count_measurements, make
@@ -126,14 +127,23 @@ def measurement(
     phi: Array | Phi | None = None,
     seed: int | None = None,
     shape: tuple[int, int] | None = None,
+    arrangement: Arrangement | None = None,
 ) -> Measurement:
     """`m` itself, or the measurement of bare values (see measurement_file.from_values)."""
     if isinstance(m, Measurement):
-        if phi is not None or seed is not None or shape is not None:
-            raise UsageError("a Measurement has its own Φ and shape: leave out phi, seed, shape.")
+        if any(said is not None for said in (phi, seed, shape, arrangement)):
+            raise UsageError(
+                "a Measurement has its own Φ, shape and order: leave out phi, seed, shape and "
+                "arrangement."
+            )
         return m
     if shape is None:
         raise UsageError("bare measurements need shape=(H, W), the size of the image.")
+    if arrangement is not None:
+        matrix = _as_phi(phi)
+        if matrix is None or seed is not None:
+            raise UsageError("an arrangement is of values with a Φ of their own: give phi.")
+        return lab.measurement(images.as_numpy(m), matrix, shape, arrangement)[0]
     whole = None if seed is None else _integer(seed, "seed")
     return measurement_file.from_values(images.as_numpy(m), shape, _as_phi(phi), whole)
 
@@ -179,6 +189,7 @@ def reconstruct(
     phi: Array | Phi | None = None,
     seed: int | None = None,
     shape: tuple[int, int] | None = None,
+    arrangement: Arrangement | None = None,
 ) -> NDArray[np.float32]:
     """Reconstruct the image of a measurement.
 
@@ -193,9 +204,11 @@ def reconstruct(
         phi: the (m, n) matrix that made y; its rows need not be orthonormal.
         seed: of csrecon's gaussian Φ, instead of `phi`.
         shape: (H, W) of the image.
+        arrangement: the orders and units of a laboratory's values (csrecon.lab.Arrangement).
 
     Returns:
-        float32 (H, W), or RGB (H, W, 3) for a colour measurement; about [0, 1], not clipped.
+        float32 (H, W), or RGB (H, W, 3) for a colour measurement; about [0, 1], not clipped, and
+        NaN where no block was measured.
 
     Raises:
         UsageError: arguments that are missing, contradict each other, or are not allowed.
@@ -205,6 +218,9 @@ def reconstruct(
 
     Source: R, eqs. 3 to 5.
     """
-    ready = measurement(m, phi, seed, shape)
+    ready = measurement(m, phi, seed, shape, arrangement)
     final = execution.final(reconstruct_steps(ready, model, ipl, device, precision, tile))
-    return images.to_array(final.image, ready.format.color)
+    pixels = images.to_array(final.image, ready.format.color)
+    if isinstance(ready.operator, BlockOperator) and ready.operator.present is not None:
+        pixels[~ready.operator.seen().numpy()] = np.nan
+    return pixels
