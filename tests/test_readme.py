@@ -1,17 +1,19 @@
 """README's commands run as written, in a folder with an image and some photos."""
 
-import os
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from scipy.io import savemat
 from typer.testing import CliRunner
 
 from csrecon import presets
 from csrecon.cli.app import app
 from csrecon.datasets import DATASETS
+from csrecon.operators import BlockOperator, Phi, make
 from tests.conftest import ROOT, SHARED, scene
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,6 +32,10 @@ def test_every_shell_command(monkeypatch):
     Path("photos").mkdir()
     for index in range(2):
         Image.fromarray(scene(60, 70 + index)).save(f"photos/{index}.png")
+    phi = make("gaussian", 40, (32, 32), 0).rows()
+    camera = BlockOperator(Phi(phi.matrix().numpy()), (480, 288))
+    y = camera(torch.from_numpy(scene(480, 288)[..., 0] / 255)[None, None].float())
+    savemat("lab.mat", {"y": y.reshape(-1, 40).T.numpy(), "Phi": phi.matrix().numpy()})
     monkeypatch.setenv("CSRECON_DATA", str(SHARED / "data"))
     ran = []
     for words in commands():
@@ -50,7 +56,8 @@ def test_every_shell_command(monkeypatch):
         assert result.exit_code == 0, f"csrecon {shlex.join(command)}\n{result.output}"
         ran.append(command[0])
     assert {"sample", "reconstruct", "bench"} <= set(ran)
-    assert {"y.npy", "y.json", "y.png", "colour.png", "colour.tif"} <= set(os.listdir())  # noqa: PTH208
+    made = {path.name for path in Path().iterdir()}
+    assert {"y.npy", "y.json", "y.png", "colour.png", "colour.tif", "lab.png", "lab.npz"} <= made
     assert len(list(Path("images").iterdir())) == 2
     assert {path.name for path in Path("report").iterdir()} == {
         "bench.csv",
@@ -63,7 +70,6 @@ def test_every_shell_command(monkeypatch):
 def test_python_examples():
     import csrecon
     from csrecon.nets.coast import CoastBlock
-    from csrecon.operators import Phi
 
     image = scene(60, 70)[..., 0]
     examples = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)

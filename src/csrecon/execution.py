@@ -4,6 +4,7 @@ Networks stay plain; everything about hardware is decided here.
 """
 
 import logging
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from csrecon.tiles import SMALLEST, Tiles
 log = logging.getLogger(__name__)
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+_IMPLAUSIBLE = 2.0  # root mean square of an image's pixels that its values would need
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _TILES = {"cpu": 512, "cuda": 4096}  # features of a tile take about 150 MB, 9 GB
@@ -117,24 +120,52 @@ def steps(
 ) -> Iterator[Step]:
     """Run a prepared reconstructor on a measurement; yield every iterate, on the device.
 
-    The measurement is whitened first (Measurement.whiten) and left as it is.
+    The measurement is whitened first (Measurement.whiten) and left as it is. Where half precision
+    overflows, everything is computed once more in fp32, and the steps count from 1 again.
 
     Raises:
         UsageError: a schedule that the model does not allow.
+        InputError: values far larger than any image in [0, 1] gives.
         ResourceError: not enough memory.
     """
     try:
-        here = m.whiten().to(setup.device)
-        if setup.tile and isinstance(model, Unfolding):
-            yield from _cast(model.steps(here, schedule, Tiles(setup.tile)), setup)
-        else:
-            yield from _cast(model.steps(here, schedule), setup)
+        white = m.whiten()
+        _check_scale(white)
+        here = white.to(setup.device)
+        for precision in dict.fromkeys((setup.precision, "fp32")):
+            step = None
+            for step in _run(model, here, schedule, replace(setup, precision=precision)):
+                yield step
+            if step is None or bool(torch.isfinite(step.image).all()):
+                return
+            if precision != "fp32":
+                log.warning("%s overflowed: everything is computed again in fp32.", precision)
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(m, setup.device) from error
     except RuntimeError as error:
         if "can't allocate memory" not in str(error):
             raise
         raise _out_of_memory(m, setup.device) from error
+
+
+def _run(
+    model: Reconstructor, m: Measurement, schedule: Schedule | None, setup: Setup
+) -> Iterator[Step]:
+    if setup.tile and isinstance(model, Unfolding):
+        return _cast(model.steps(m, schedule, Tiles(setup.tile)), setup)
+    return _cast(model.steps(m, schedule), setup)
+
+
+def _check_scale(m: Measurement) -> None:
+    """Refuse values that no image in [0, 1] gives: with orthonormal rows ‖y‖ ≤ ‖x‖."""
+    height, width = m.operator.image_shape
+    brightness = math.sqrt(float(m.y.double().square().sum()) / (len(m.y) * height * width))
+    if brightness > _IMPLAUSIBLE:
+        raise InputError(
+            f"the values are at least {brightness:.3g} times too large for an image in [0, 1]: is "
+            "the scale of y (or of Φ) another one, such as 0..255? Divide y by it, or say --gain G "
+            "or --gain auto."
+        )
 
 
 def _cast(iterates: Iterator[Step], setup: Setup) -> Iterator[Step]:

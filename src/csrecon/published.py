@@ -74,8 +74,9 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """
     require_file(path)
     try:
-        with torch.serialization.safe_globals(_ALLOWED_TYPES):
-            content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        # From a stream: of a path, torch.load reads the suffix and may choose another reader.
+        with path.open("rb") as stream, torch.serialization.safe_globals(_ALLOWED_TYPES):
+            content: Any = torch.load(stream, map_location="cpu", weights_only=True)
     except _FILE_FAULTS as error:
         raise ModelError(f"{path}: not a checkpoint that can be read safely ({error}).") from error
     state = content.get("model", content) if isinstance(content, dict) else None

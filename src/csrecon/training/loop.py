@@ -47,11 +47,19 @@ class Objective(nn.Module):
         self.network = network
         self.recipe = recipe
 
-    def _error(self, image: Tensor, x: Tensor) -> Tensor:
+    def _errors(self, image: Tensor, x: Tensor) -> Tensor:
+        """The loss of every image, (B,)."""
         per_image = (image.float() - x).square().mean(dim=(1, 2, 3))
-        if self.recipe.loss == "log":
-            return torch.log10(per_image + _FLOOR).mean()
-        return per_image.mean()
+        return torch.log10(per_image + _FLOOR) if self.recipe.loss == "log" else per_image
+
+    def _falls(self, m: Measurement, x: Tensor, counts: tuple[int, ...], now: Tensor) -> Tensor:
+        """By how much the images became worse by the last iteration of every layer, mean."""
+        if min(counts) < 2:
+            return now.new_zeros(())
+        fewer = self.network.schedule.with_ipl([count - 1 for count in counts])
+        with torch.no_grad():
+            before = self._errors(self.network(m, fewer), x)
+        return torch.relu(now - before).mean()
 
     def forward(self, m: Measurement, x: Tensor, counts: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """The loss of patches x (B, 1, H, W), and the MSE of the last iterate."""
@@ -60,7 +68,7 @@ class Objective(nn.Module):
         for step in self.network.steps(m, self.network.schedule.with_ipl(counts)):
             last = step.index == step.total
             if recipe.every or recipe.worse or last:
-                errors.append(self._error(step.image, x))
+                errors.append(self._errors(step.image, x).mean())
             penalties.append(step.penalty)
         loss = errors[-1]
         if recipe.every:
@@ -68,6 +76,8 @@ class Objective(nn.Module):
         if recipe.worse and len(errors) > 1:
             steps = torch.stack(errors)
             loss = loss + recipe.worse * torch.relu(steps[1:] - steps[:-1].detach()).mean()
+        if recipe.rising:
+            loss = loss + recipe.rising * self._falls(m, x, counts, self._errors(step.image, x))
         if recipe.penalty:
             loss = loss + recipe.penalty * torch.stack(penalties).sum()
         mse = (step.image.detach().float() - x).square().mean()

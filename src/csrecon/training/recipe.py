@@ -47,6 +47,8 @@ class Recipe(_Part):
         loss: `mse` of the last iterate, or its mean over images of log10 (`log`).
         every: weight of the mean loss over all iterates beside that of the last.
         worse: weight of the penalty on iterates whose loss exceeds the one before.
+        rising: weight of the penalty on images that are worse than with one iteration less of
+            every layer.
         penalty: weight of the blocks' own penalty, summed over the iterations; 0 computes none.
         zero_tail: the last convolution of every block begins at zero, so that the untrained
             network leaves x⁰ as it is.
@@ -75,6 +77,7 @@ class Recipe(_Part):
     loss: Literal["mse", "log"] = "mse"
     every: float = Field(0.0, ge=0)
     worse: float = Field(0.0, ge=0)
+    rising: float = Field(0.0, ge=0)
     penalty: float = Field(0.0, ge=0)
     zero_tail: bool = True
     learning_rate: float = Field(1e-3, gt=0)
