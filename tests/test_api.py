@@ -7,7 +7,7 @@ import torch
 import csrecon.api
 from csrecon import metrics
 from csrecon.errors import InputError, ResourceError, UsageError
-from csrecon.operators import Phi
+from csrecon.operators import KINDS, Phi
 from tests.conftest import scene
 
 RGB = scene(60, 80)
@@ -167,3 +167,16 @@ def test_lower_precision_stays_in_the_convolutions():
         assert not torch.is_autocast_enabled("cpu")
     with pytest.raises(UsageError, match="expected fp32, bf16, fp16"):
         csrecon.reconstruct(m, precision="fp8")
+
+
+@pytest.mark.parametrize("model", ["rcoast", "coast", "rista", "istanet-plus", "tv"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_phi_with_every_model(model, kind):
+    picture = scene(64, 96)[..., 0]
+    m = csrecon.sample(picture, 0.4, kind=kind, block=32)
+    x = csrecon.reconstruct(m, model)
+    back = m.whiten()
+    start = back.operator.adjoint(back.y)[0, 0].numpy()
+    truth = picture.astype(np.float32) / 255
+    assert psnr(x, truth) > min(psnr(start, truth) + 3, 45)
+    assert psnr(x, truth) > 20

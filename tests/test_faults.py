@@ -465,12 +465,14 @@ def test_f37(y):
         "version: 1\nmodels: {a: !!python/object/apply:os.system ['touch ran']}",
         "version: 1\nmodels: {a: 1}\nmodels: {b: 2}",
         "version: 1\nmodels: {a: {summary: x, surprise: 1}}",
+        "[" * 100_000,
+        "\udcff",
     ],
 )
 def test_f38(text):
     """A hostile models.yaml
     exit 4; nothing runs, no key counts twice"""
-    Path("models.yaml").write_text(text)
+    Path("models.yaml").write_text(text, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(ModelError) as caught:
         cards.read_cards(Path("models.yaml"))
     assert caught.value.exit_code == 4

@@ -1,5 +1,7 @@
 """Every kind of image file becomes the planes that it shows, and comes back."""
 
+import struct
+
 import cv2
 import numpy as np
 import pytest
@@ -182,6 +184,16 @@ def test_broken_files(tmp_path, photo):
             read(tmp_path / name)
     with pytest.raises(InputError, match="no such file"):
         read(tmp_path / "missing.png")
+
+
+def test_a_tiff_without_dimensions(tmp_path):
+    Image.fromarray(scene(8, 8)).save(tmp_path / "a.tif")
+    whole = (tmp_path / "a.tif").read_bytes()
+    width = struct.pack("<HHI", 256, 4, 1)
+    assert width in whole
+    (tmp_path / "a.tif").write_bytes(whole.replace(width, struct.pack("<HHI", 999, 4, 1)))
+    with pytest.raises(InputError, match="truncated or damaged"):
+        read(tmp_path / "a.tif")
 
 
 def test_decompression_bomb(tmp_path, photo, monkeypatch):

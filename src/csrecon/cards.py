@@ -212,7 +212,7 @@ def read_cards(path: Path) -> dict[str, ModelCard]:
         files.require_file(path)
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
         return _Zoo.model_validate(content).models
-    except (yaml.YAMLError, pydantic.ValidationError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not a valid list of models: {error}") from error
 
 

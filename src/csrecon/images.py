@@ -6,6 +6,7 @@ the papers do; Cb and Cr are the JPEG ones, centred on 1/2. Bit depths exist onl
 """
 
 import logging
+import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,17 @@ Color = Literal["gray", "ycbcr", "rgb"]
 BitDepth = Literal[8, 16]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+# What Pillow's and OpenCV's decoders raise on damaged files.
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    struct.error,
+)
 _DEEP_SUFFIXES = (".png", ".tif", ".tiff")  # what can hold 16 bits
 
 _TO_YCBCR = np.array(
@@ -194,7 +206,7 @@ def read(path: Path, color: Color = "gray") -> Picture:
         ) from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: refused as a decompression bomb ({error}).") from error
-    except (OSError, SyntaxError, ValueError, EOFError, OverflowError) as error:
+    except _DAMAGED as error:
         raise InputError(f"{path}: truncated or damaged image ({error}).") from error
     if orientation in _ORIENTATIONS:
         pixels = _ORIENTATIONS[orientation](pixels)
