@@ -14,6 +14,7 @@ PACKAGE = ROOT / "src" / "csrecon"
 ROOMS = [
     "errors",
     "files",
+    "foreign",
     "arrays",
     "images",
     "fetch",

@@ -178,6 +178,23 @@ def test_the_loss_is_the_recipe_s(photos):
     torch.testing.assert_close(objective(m, x, (1, 2, 1))[0], errors[-1] + 2 * rises)
 
 
+def test_an_iteration_more_that_makes_it_worse_is_penalised(photos):
+    net = cards.card("rista").build().train()
+    m = csrecon.sample(scene(36, 36)[..., 0], 0.3)
+    truth = torch.from_numpy(scene(36, 36)[..., 0] / np.float32(255))[None, None]
+    plain = TINY.model_copy(update={"loss": "mse", "penalty": 0.0})
+    fewer, more = (net(m, net.schedule.with_ipl(ipl)).detach() for ipl in (2, 3))
+    # What fewer iterations give is the target: one more can then only be worse; and the reverse.
+    for x, falls in ((fewer, (more - fewer).square().mean()), (more, torch.zeros(()))):
+        objective = Objective(net, plain)
+        base = objective(m, x, (3, 3, 3))[0]
+        objective.recipe = plain.model_copy(update={"rising": 3.0})
+        torch.testing.assert_close(objective(m, x, (3, 3, 3))[0], base + 3 * falls)
+    objective.recipe = plain.model_copy(update={"rising": 3.0})
+    expected = (net(m, net.schedule.with_ipl(1)) - truth).square().mean()
+    torch.testing.assert_close(objective(m, truth, (1, 1, 1))[0], expected)
+
+
 def test_training_lowers_the_loss(photos):
     easy = {"steps": "40", "ratios": "[0.3]", "stages": "[{until: 1, cap: 1}]"}
     plan = TINY.changed(easy | {"arguments": "{start: null}"})  # from Φᵀy there is much to learn
