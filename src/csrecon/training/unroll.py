@@ -19,7 +19,7 @@ def unroll(source: Unfolding, target: Unfolding) -> None:
     """Give `target`, of one layer an iteration, the weights of the recursive `source`.
 
     At the middle of the target's ratios it then computes what `source` does with its own
-    schedule. Elsewhere a RatioGain gets the slope over the ratio that fits the gains of all
+    schedule, halved updates aside, which a layer of its own has none of. Elsewhere a RatioGain gets the slope over the ratio that fits the gains of all
     iterations best (least squares), and NoModulation keeps the middle.
 
     Raises:
