@@ -19,8 +19,9 @@ def unroll(source: Unfolding, target: Unfolding) -> None:
     """Give `target`, of one layer an iteration, the weights of the recursive `source`.
 
     At the middle of the target's ratios it then computes what `source` does with its own
-    schedule, halved updates aside, which a layer of its own has none of. Elsewhere a RatioGain gets the slope over the ratio that fits the gains of all
-    iterations best (least squares), and NoModulation keeps the middle.
+    schedule, but for halved updates, because a layer of its own goes all of its way. Elsewhere a
+    RatioGain gets the slope over the ratio that fits the gains of all iterations best (least
+    squares), and NoModulation keeps the middle.
 
     Raises:
         UsageError: other blocks, another number of iterations, or a target with recursion.
