@@ -42,6 +42,7 @@ def test_every_shell_command(monkeypatch):
         command = list(words)
         if command[0] == "bench":
             command += ["--limit", "1"]  # one image instead of all
+            command = ["1..2" if word == "1..12" else word for word in command]
             if "--preset" in command:
                 name = presets.preset(command[command.index("--preset") + 1]).dataset
             else:

@@ -158,7 +158,7 @@ def curves(
         axis.plot(*zip(*line.points, strict=True), marker=".", label=line.label)
     axis.set(xlabel=x, ylabel=y, xscale="log" if logarithmic else "linear")
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=7)
+    axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
     targets = [path.with_name(f"{path.name}{suffix}") for suffix in (".png", ".pdf", ".csv")]
     with files.new_files(*targets, overwrite=overwrite) as (png, pdf, table):
         figure.savefig(png)

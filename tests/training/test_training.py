@@ -146,7 +146,7 @@ def test_every_step_measures_with_a_fresh_orthonormal_phi():
     for operator in (first, second):
         assert operator.rows.is_orthonormal()
         assert operator.m == 109
-    assert (first.matrix @ second.matrix.T).abs().max() < 0.5
+    assert (first.rows.matrix() @ second.rows.matrix().T).abs().max() < 0.5
     measurer.refresh()
     assert measurer.alive == [1, 2]
 
