@@ -225,6 +225,8 @@ def test_quickstart():
         (["bench", "--dataset", "photos", "--model", "tv", "--ipl", "3"], 2, "classical solver"),
         (["sample", "img.png", "--ratio", "0.1", "--pack", "npz", "-o", "a.npy"], 2, "contradict"),
         (["reconstruct", "m.npy", "--shape", "9" * 5000 + "x3"], 2, "HxW"),
+        (["reconstruct", "m.npy", "--block", "0"], 2, "greater than or equal to 1"),
+        (["reconstruct", "m.npy", "--seed", "-1"], 2, "greater than or equal to 0"),
         (["quickstart", "-o", "figure"], 2, "a figure ends in"),
         (["models", "info", "tv"], 4, "classical solver"),
         (["sample", "phot*", "--ratio", "0.1", "-o", "out"], 3, "no file matches"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from csrecon.errors import InputError, UsageError
+from csrecon.errors import UsageError
 
 if TYPE_CHECKING:
     from csrecon.lab import Arrangement
@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 _PANEL = "Measurements of a laboratory"
 
 
-def _option(text: str, metavar: str | None = None, names: tuple[str, ...] = ()) -> Any:
-    return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=_PANEL)
+def _option(
+    text: str,
+    metavar: str | None = None,
+    names: tuple[str, ...] = (),
+    least: int | None = None,
+) -> Any:
+    return typer.Option(*names, help=text, metavar=metavar, min=least, rich_help_panel=_PANEL)
 
 
 @dataclass(frozen=True)
@@ -28,9 +33,11 @@ class LabOptions:
         str | None,
         _option("The Φ that measured: .npy, .npz, .mat, .h5 or .csv.", "FILE[:NAME]"),
     ] = None
-    seed: Annotated[int | None, _option("Or the seed of csrecon's gaussian Φ.")] = None
+    seed: Annotated[int | None, _option("Or the seed of csrecon's gaussian Φ.", least=0)] = None
     shape: Annotated[str | None, _option("The image's size, height first.", "HxW")] = None
-    block: Annotated[int | None, _option("Side of a block in pixels, if not what fits Φ.")] = None
+    block: Annotated[
+        int | None, _option("Side of a block in pixels, if not what fits Φ.", least=1)
+    ] = None
     var: Annotated[str | None, _option("The array of the values in the file.", "NAME")] = None
     layout: Annotated[
         str, _option("blocks-first (blocks × m), measurements-first, or auto.", "LAYOUT")
@@ -134,15 +141,13 @@ def load(source: Path, options: LabOptions, phi: "Phi | None") -> Loaded:
             f"{source}: csrecon wrote it and knows its order and units; leave out the options for "
             "measurements of a laboratory."
         )
-    if shape is None or (phi is None) == (options.seed is None):
+    if shape is None or phi is None or options.seed is not None:
         raise UsageError(
             f"{source}: not a file of `csrecon sample`, so it needs --shape HxW (the image's size) "
-            "and --phi FILE[:NAME] (the matrix that measured it) or --seed N. `csrecon inspect "
-            f"{source.name}` shows what is in it."
+            f"and --phi FILE[:NAME] (the matrix that measured it). `csrecon inspect {source.name}` "
+            "shows what is in it."
         )
     values = arrays.pick(source, options.var)
-    if phi is None:
-        raise InputError(f"{source}: --seed is for .npy files of csrecon's Φ; give --phi.")
     made, correction = lab.measurement(
         values, phi, shape, options.arrangement(), block, str(source)
     )
