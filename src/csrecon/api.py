@@ -221,6 +221,7 @@ def reconstruct(
     ready = measurement(m, phi, seed, shape, arrangement)
     final = execution.final(reconstruct_steps(ready, model, ipl, device, precision, tile))
     pixels = images.to_array(final.image, ready.format.color)
-    if isinstance(ready.operator, BlockOperator) and ready.operator.present is not None:
-        pixels[~ready.operator.seen().numpy()] = np.nan
+    seen = ready.operator.seen()
+    if seen is not None:
+        pixels[~seen.numpy()] = np.nan
     return pixels

@@ -17,28 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csrecon.errors import InputError, UsageError
-from csrecon.files import read_npy, read_npz, reading, require_file
+from csrecon.files import numbers, read_npy, read_npz, reading, require_file
 
 log = logging.getLogger(__name__)
 
 Arrays = dict[str, NDArray[Any]]
 
 
-def _numbers(found: dict[str, Any]) -> Arrays:
-    """Those that are real numeric arrays with something in them."""
-    return {
-        name: value
-        for name, value in found.items()
-        if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.size
-    }
-
-
 def _npy(path: Path) -> Arrays:
     return {path.stem: read_npy(path)}
-
-
-def _npz(path: Path) -> Arrays:
-    return dict(read_npz(path))
 
 
 def _apart(path: Path) -> Arrays:
@@ -91,7 +78,7 @@ def _is_number(text: str) -> bool:
 
 READERS: dict[str, Callable[[Path], Arrays]] = {
     ".npy": _npy,
-    ".npz": _npz,
+    ".npz": read_npz,
     ".mat": _apart,
     ".h5": _apart,
     ".hdf5": _apart,
@@ -114,13 +101,15 @@ def read(path: Path) -> Arrays:
         )
     require_file(path)
     found = reader(path)
-    if not _numbers(found):
+    if not numbers(found):
         raise InputError(f"{path}: holds no array of real numbers.")
     return found
 
 
-def pick(path: Path, name: str | None = None, flag: str = "--var NAME") -> NDArray[Any]:
-    """One array of a file: the named one, or the only one that is no single number.
+def pick(
+    path: Path, name: str | None = None, flag: str = "--var NAME", likely: str | None = None
+) -> NDArray[Any]:
+    """One array of a file: the named one, or `likely`, or the only one that is no single number.
 
     Raises:
         InputError: as in `read`.
@@ -128,11 +117,13 @@ def pick(path: Path, name: str | None = None, flag: str = "--var NAME") -> NDArr
     """
     found = read(path)
     shown = ", ".join(f"{key} {value.shape}" for key, value in found.items())
+    if name is None and likely in found:
+        name = likely
     if name is not None:
         if name not in found:
             raise UsageError(f"{path}: no array {name!r} in it; it holds {shown}.")
         return np.ascontiguousarray(found[name])
-    large = [value for value in _numbers(found).values() if value.size > 1]
+    large = [value for value in numbers(found).values() if value.size > 1]
     if len(large) != 1:
         raise UsageError(f"{path}: holds {shown}; say which one with {flag}.")
     return np.ascontiguousarray(large[0])

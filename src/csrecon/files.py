@@ -166,6 +166,15 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
+def numbers(found: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Those that are real numeric arrays with something in them."""
+    return {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.size
+    }
+
+
 def refuse_existing(*targets: Path, overwrite: bool) -> None:
     """Raise UsageError when a target exists and may not be replaced."""
     for target in targets:

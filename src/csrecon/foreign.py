@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.io import loadmat, matlab
 
+from csrecon import files
 from csrecon.errors import InputError
-from csrecon.files import check_expansion, write_npz
 
 _DEPTH = 8  # of groups in a HDF5 file
 _MATLAB_HDF5 = b"MATLAB 7.3"
-_NUMBERS = "biuf"
 
 
 def read(path: Path) -> dict[str, NDArray[Any]]:
@@ -33,12 +32,7 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
     with path.open("rb") as stream:
         head = stream.read(len(_MATLAB_HDF5))
     old = path.suffix.lower() == ".mat" and head != _MATLAB_HDF5
-    found = _matlab5(path) if old else _hdf5(path)
-    return {
-        name: np.ascontiguousarray(value)
-        for name, value in found.items()
-        if isinstance(value, np.ndarray) and value.dtype.kind in _NUMBERS and value.size
-    }
+    return files.numbers(_matlab5(path) if old else _hdf5(path))
 
 
 def _matlab5(path: Path) -> dict[str, Any]:
@@ -82,11 +76,11 @@ def _datasets(
         if isinstance(item, h5py.Group):
             if depth < _DEPTH and not key.startswith("#"):
                 yield from _datasets(item, path, f"{name}/", depth + 1)
-        elif isinstance(item, h5py.Dataset) and item.dtype.kind in _NUMBERS and item.shape:
+        elif isinstance(item, h5py.Dataset) and item.dtype.kind in "biuf" and item.shape:
             if item.is_virtual or item.external:
                 _warn(f"{path}: {name!r} lies in another file, which is not read.")
                 continue
-            check_expansion(item.nbytes, path.stat().st_size, f"{path}[{name}]")
+            files.check_expansion(item.nbytes, path.stat().st_size, f"{path}[{name}]")
             yield name, item
 
 
@@ -102,7 +96,7 @@ def main(source: str, target: str) -> int:
         _warn(" ".join(str(error).split()))
         return error.exit_code
     arrays = {f"a{index}": value for index, value in enumerate(found.values())}
-    write_npz(Path(target), {"names": np.array([*found], dtype=np.str_), **arrays})
+    files.write_npz(Path(target), {"names": np.array([*found], dtype=np.str_), **arrays})
     return 0
 
 

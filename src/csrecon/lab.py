@@ -88,23 +88,10 @@ class Calibration:
     offset: float
 
 
-def reorder_pixels(phi: Phi, block: tuple[int, int]) -> Phi:
+def _by_rows(phi: Phi, block: tuple[int, int]) -> Phi:
     """Φ for blocks read row by row, from a Φ for blocks read column by column."""
-    m, n = phi.shape
-    if block[0] * block[1] != n:
-        raise InputError(f"blocks of {block} pixels do not fit Φ with {n} columns.")
-    turned = phi.matrix.reshape(m, block[1], block[0]).swapaxes(1, 2).reshape(m, n)
+    turned = phi.matrix.reshape(-1, block[1], block[0]).swapaxes(1, 2).reshape(phi.shape)
     return Phi(np.ascontiguousarray(turned))
-
-
-def _differences(values: NDArray[np.float32], m: int, label: str) -> NDArray[np.float32]:
-    """Pattern less complement along the axis of length 2 m, which comes last."""
-    if values.shape[-1] != 2 * m:
-        raise InputError(
-            f"{label}: differential values have {values.shape[-1]} a block; expected {2 * m}, a "
-            f"pattern and its complement for each of the {m} rows of Φ."
-        )
-    return np.ascontiguousarray(values[..., 0::2] - values[..., 1::2])
 
 
 def _rows_last(
@@ -185,14 +172,14 @@ def measurement(
         phi = Phi.given(phi.matrix[0::2] - phi.matrix[1::2])
     plain = BlockOperator(phi, shape, block)
     if arrangement.pixel_order == "F":
-        phi = reorder_pixels(phi, plain.block)
+        phi = _by_rows(phi, plain.block)
     gh, gw = plain.grid
     row, column = _places(arrangement, plain.grid, label)
     rows = plain.m * (2 if arrangement.differential else 1)
 
     def ordered(array: NDArray[np.float32], blocks: int, name: str) -> NDArray[np.float32]:
         ready = _rows_last(array, rows, blocks, arrangement.layout, name)
-        return _differences(ready, plain.m, name) if arrangement.differential else ready
+        return ready[:, 0::2] - ready[:, 1::2] if arrangement.differential else ready
 
     y = np.zeros((1, gh, gw, plain.m), np.float32)
     y[0, row, column] = ordered(given, len(row), label)
@@ -278,7 +265,9 @@ def _estimated(
     around = (y - np.float32(offset)) / np.float32(2 * level) * present[..., None]
     ready = Measurement.of(operator, torch.from_numpy(around.astype(np.float32))).whiten()
     estimate = _ESTIMATE(ready)[0, 0]
-    bright = float(np.quantile(estimate[operator.seen()].numpy(), 0.99))
+    seen = operator.seen()
+    pixels = estimate.ravel() if seen is None else estimate[seen]
+    bright = float(np.quantile(pixels.numpy(), 0.99))
     gain = 2 * float(level) * bright / _BRIGHT
     log.info("gain %.6g and offset %.6g, estimated from the values.", gain, offset)
     return gain, np.full(operator.m, float(offset))

@@ -139,9 +139,7 @@ def read_phi(path: Path, name: str | None = None) -> Phi:
         InputError: an unreadable file or an array that is no sampling matrix.
         UsageError: no such array, or several and no name.
     """
-    if name is None and "phi" in arrays.read(path):
-        name = "phi"
-    return Phi.given(arrays.pick(path, name, "--phi FILE:NAME"), str(path))
+    return Phi.given(arrays.pick(path, name, "--phi FILE:NAME", likely="phi"), str(path))
 
 
 def from_values(

@@ -43,6 +43,8 @@ class Noise:
         Raises:
             UsageError: photons for an operator that is not of blocks.
         """
+        if not self.sigma and self.photons is None:
+            return m
         draw = np.random.Generator(np.random.PCG64([seed, _STREAM]))
         y, variance = m.y.double(), self.sigma**2
         if self.photons is not None:

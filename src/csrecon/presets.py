@@ -103,12 +103,7 @@ def run(table: Preset, runner: Runner, protocol: Protocol = "paper") -> Iterator
 
 
 def _measured(
-    line: Line,
-    kind: Kind,
-    name: str | None,
-    table: Preset,
-    runner: Runner,
-    protocol: Protocol,
+    line: Line, kind: Kind, name: str | None, table: Preset, runner: Runner, protocol: Protocol
 ) -> Result:
     if name is None:
         return Result(line, kind, {}, "no weights were released")

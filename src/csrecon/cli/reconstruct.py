@@ -174,12 +174,8 @@ def _turned(pixels: "NDArray[Any]", degrees: int) -> "NDArray[Any]":
 
 def _seen(measured: "Measurement", degrees: int) -> "NDArray[np.bool_] | None":
     """Which pixels of the turned image were measured; None for all."""
-    from csrecon.operators import BlockOperator
-
-    operator = measured.operator
-    if not isinstance(operator, BlockOperator) or operator.present is None:
-        return None
-    return _turned(operator.seen().numpy(), degrees)
+    seen = measured.operator.seen()
+    return None if seen is None else _turned(seen.numpy(), degrees)
 
 
 def _keep_inputs(target: Path, inputs: list[Path]) -> None:

@@ -47,6 +47,10 @@ class LinearOperator(nn.Module, ABC):
     def join_blocks(self, blocks: Tensor) -> Tensor:
         """The images (B, 1, H, W) of the block images that `per_block` made."""
 
+    def seen(self) -> Tensor | None:
+        """Which pixels were measured, (H, W) bool on the CPU; None where all were."""
+        return None
+
     def gradient(self, x: Tensor, y: Tensor) -> Tensor:
         """Gradient Aᵀ(A x - y) of ½‖A x - y‖², (B, 1, H, W)."""
         return self.adjoint(self(x) - y)

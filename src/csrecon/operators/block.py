@@ -126,10 +126,10 @@ class BlockOperator(LinearOperator):
             out[:, :, top:bottom] = band.gradient(x[:, :, top:bottom], y[:, first : first + rows])
         return out
 
-    def seen(self) -> Tensor:
-        """Which pixels lie in a measured block, (H, W) bool."""
+    def seen(self) -> Tensor | None:
+        """Which pixels lie in a measured block, (H, W) bool on the CPU; None where all do."""
         if self.present is None:
-            return torch.ones(self.image_shape, dtype=torch.bool)
+            return None
         (height, width), (bh, bw) = self.image_shape, self.block
         whole = self.present.bool().repeat_interleave(bh, 0).repeat_interleave(bw, 1)
         return whole[:height, :width].cpu()
