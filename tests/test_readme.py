@@ -43,12 +43,15 @@ def test_every_shell_command(monkeypatch):
         if command[0] == "bench":
             command += ["--limit", "1"]  # one image instead of all
             command = ["1..2" if word == "1..12" else word for word in command]
+            at_hand = [name for name in DATASETS if (SHARED / "data" / name).is_dir()]
             if "--preset" in command:
                 name = presets.preset(command[command.index("--preset") + 1]).dataset
+                if name not in at_hand:
+                    continue
             else:
-                name = command[command.index("--dataset") + 1]
-            if name in DATASETS and not (SHARED / "data" / name).is_dir():
-                continue
+                where = command.index("--dataset") + 1
+                if command[where] in DATASETS and command[where] not in at_hand:
+                    command[where] = "photos"
         if "download" in command:
             continue  # needs the network; tests/test_depot.py and test_fetch.py have a server
         if command[0] == "train":
