@@ -40,6 +40,7 @@ ROOMS = [
     "execution",
     "datasets",
     "api",
+    "deepinverse",
     "selftest",
     "journal",
     "bench",

@@ -1,0 +1,224 @@
+"""Bridges to DeepInverse (the package `deepinv`), both ways.
+
+A DeepInverse model is called as model(y, physics), a reconstructor of csrecon as
+reconstructor(measurement). `Physics` and `Model` carry csrecon's operators and networks there;
+`measurement` and `Solver` bring DeepInverse's physics and models here. Images are (B, C, H, W),
+and every channel is measured by itself: y is (B, C, …).
+
+Any linear physics can be reconstructed from by a network that expects orthonormal rows: with the
+pseudo-inverse A⁺, the projector P = A⁺A and z = A⁺y ask for the same images as A and y do.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from deepinv.models import Reconstructor as DeepInverseModel
+from deepinv.physics import GaussianNoise, LinearPhysics, ZeroNoise
+from torch import Tensor
+
+from csrecon import api, execution
+from csrecon.errors import InputError, UsageError
+from csrecon.measurement import Measurement
+from csrecon.operators import LinearOperator
+from csrecon.recursion import Reconstructor, Schedule, Step, last
+
+_PROBES = 8
+
+
+class Physics(LinearPhysics):
+    """An operator of csrecon as a physics of DeepInverse.
+
+    Args:
+        operator: A for images (B, 1, H, W), applied to every channel.
+        noise: standard deviation of the Gaussian noise that calling the physics adds to y.
+    """
+
+    def __init__(self, operator: LinearOperator, noise: float = 0.0) -> None:
+        model = GaussianNoise(noise) if noise else ZeroNoise()
+        super().__init__(noise_model=model, img_size=(1, *operator.image_shape))
+        self.operator = operator
+
+    def A(self, x: Tensor, **_: Any) -> Tensor:  # noqa: N802 - the base class's name
+        """Measure (B, C, H, W) -> (B, C, *operator.y_shape)."""
+        y: Tensor = self.operator(x.flatten(0, 1)[:, None])
+        return y.view(*x.shape[:2], *y.shape[1:])
+
+    def A_adjoint(self, y: Tensor, **_: Any) -> Tensor:  # noqa: N802
+        """Apply Aᵀ: (B, C, *operator.y_shape) -> (B, C, H, W)."""
+        return self.operator.adjoint(y.flatten(0, 1)).view(*y.shape[:2], *self.operator.image_shape)
+
+
+class PhysicsOperator(LinearOperator):
+    """A linear physics of DeepInverse as an operator of csrecon, for images of one channel.
+
+    Its `orthonormalized` gives the projector on what the physics sees, as good as the physics'
+    own pseudo-inverse: in closed form where it has one, by iterations where not.
+
+    Raises:
+        InputError: a physics that does not measure images (B, 1, H, W).
+    """
+
+    def __init__(self, physics: LinearPhysics, image_shape: tuple[int, int]) -> None:
+        super().__init__(image_shape)
+        self.physics = physics
+        try:
+            y = physics.A(torch.zeros(1, 1, *image_shape))
+        except (RuntimeError, ValueError) as error:
+            raise InputError(
+                f"{type(physics).__name__} cannot measure an image of shape (1, 1, "
+                f"{image_shape[0]}, {image_shape[1]}), one channel: {error}"
+            ) from error
+        if not isinstance(y, Tensor) or y.is_complex():
+            raise InputError(f"{type(physics).__name__} does not give one real tensor.")
+        self._y_shape = tuple(y.shape[1:])
+
+    @property
+    def ratio(self) -> float:
+        """The number of values over that of the pixels, at most 1."""
+        height, width = self.image_shape
+        return min(1.0, torch.Size(self._y_shape).numel() / (height * width))
+
+    @property
+    def y_shape(self) -> tuple[int, ...]:
+        """What the physics gives for one image."""
+        return self._y_shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Measure (B, 1, H, W), without the physics' noise."""
+        y: Tensor = self.physics.A(x)
+        return y
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Apply Aᵀ."""
+        x: Tensor = self.physics.A_adjoint(y)
+        return x
+
+    def orthonormalized(self, y: Tensor) -> tuple[LinearOperator, Tensor, float]:
+        """The projector P = A⁺A, z = A⁺y, and by what A⁺ makes white noise grow."""
+        draw = torch.Generator().manual_seed(0)
+        noise = torch.randn((_PROBES, *self.y_shape), generator=draw).to(y.device)
+        growth = float(self.physics.A_dagger(noise).square().mean().sqrt())
+        return Projector(self.physics, self.image_shape), self.physics.A_dagger(y), growth
+
+    def per_block(self, y: Tensor) -> tuple[Self, Tensor]:
+        """The image is its own only block."""
+        return self, y
+
+    def join_blocks(self, blocks: Tensor) -> Tensor:
+        """The image is its own only block."""
+        return blocks
+
+
+class Projector(PhysicsOperator):
+    """P = A⁺A: what a physics sees of an image, as an image; its own adjoint and inverse."""
+
+    def __init__(self, physics: LinearPhysics, image_shape: tuple[int, int]) -> None:
+        super().__init__(physics, image_shape)
+        self._y_shape = (1, *image_shape)
+        draw = torch.Generator().manual_seed(0)
+        signs = torch.randint(2, (_PROBES, 1, *image_shape), generator=draw) * 2.0 - 1
+        # Hutchinson's estimate of the trace: rank over n.
+        self._ratio = min(1.0, max(1e-6, float((signs * self(signs)).mean())))
+
+    @property
+    def ratio(self) -> float:
+        """The rank of A over n, estimated."""
+        return self._ratio
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply P to (B, 1, H, W)."""
+        seen: Tensor = self.physics.A_dagger(self.physics.A(x))
+        return seen
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Apply Pᵀ = P."""
+        seen: Tensor = self(y)
+        return seen
+
+    def gradient(self, x: Tensor, y: Tensor) -> Tensor:
+        """P x - y, for a y that lies in the image of P already."""
+        seen: Tensor = self(x)
+        return seen - y
+
+    def orthonormalized(self, y: Tensor) -> tuple[LinearOperator, Tensor, float]:
+        """Itself."""
+        return self, y, 1.0
+
+
+def measurement(y: Tensor, physics: LinearPhysics) -> Measurement:
+    """A measurement of csrecon: what a physics gave for images of one channel.
+
+    Args:
+        y: (B, …), as the physics gives it; (B, C, …) of a `Physics`.
+        physics: linear; its Gaussian noise is remembered.
+
+    Raises:
+        UsageError: a physics that is not linear.
+        InputError: one that does not measure images of one channel, or values that are not its.
+    """
+    if not isinstance(physics, LinearPhysics):
+        raise UsageError(f"{type(physics).__name__}: expected a linear physics of DeepInverse.")
+    if isinstance(physics, Physics):
+        ready = Measurement.of(physics.operator, y.flatten(0, 1))
+    else:
+        shape = physics.A_adjoint(y).shape
+        ready = Measurement.of(PhysicsOperator(physics, (int(shape[-2]), int(shape[-1]))), y)
+    noise = physics.noise_model
+    sigma = float(noise.sigma.mean()) if isinstance(noise, GaussianNoise) else 0.0
+    return Measurement(ready.operator, ready.y, ready.level, noise=sigma)
+
+
+class Model(DeepInverseModel):
+    """A reconstructor of csrecon as a model of DeepInverse: model(y, physics) -> (B, C, H, W).
+
+    Runs without gradients. The options are those of `csrecon.reconstruct`.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Reconstructor = "rcoast",
+        ipl: int | Sequence[int] | None = None,
+        device: str | torch.device = "auto",
+        precision: str = "fp32",
+    ) -> None:
+        super().__init__()
+        self.model, self.ipl, self.setup = model, ipl, (device, precision)
+
+    def forward(self, y: Tensor, physics: LinearPhysics, **_: Any) -> Tensor:
+        """Reconstruct.
+
+        Raises:
+            CsreconError: as `csrecon.reconstruct`, and as `measurement`.
+        """
+        m = measurement(y, physics)
+        steps = api.reconstruct_steps(m, self.model, self.ipl, *self.setup)
+        image = execution.final(steps).image.to(y.device)
+        return image.view(len(y), -1, *image.shape[-2:])
+
+
+class Solver:
+    """A model of DeepInverse as a reconstructor of csrecon.
+
+    Args:
+        model: anything that is called as model(y, physics) and gives images (B, 1, H, W).
+    """
+
+    def __init__(self, model: DeepInverseModel) -> None:
+        self.model = model
+
+    def steps(self, m: Measurement, schedule: Schedule | None = None) -> Iterator[Step]:
+        """The one iterate there is.
+
+        Raises:
+            UsageError: a schedule, which belongs to csrecon's networks.
+        """
+        if schedule is not None:
+            raise UsageError("a model of DeepInverse has no layers here: leave out the IPL.")
+        image = self.model(m.y[:, None], Physics(m.operator, m.noise))
+        yield Step(image, image.new_zeros(()), 1, 1)
+
+    def __call__(self, m: Measurement, schedule: Schedule | None = None) -> Tensor:
+        """The image (B, 1, H, W), not clipped."""
+        return last(self.steps(m, schedule)).image
