@@ -47,14 +47,42 @@ def test_coast_computes_the_same_in_the_middle_of_its_ratios():
         assert (target(m) - source(m)).square().mean().sqrt() < 0.03
 
 
+def test_five_layers_compute_what_one_iteration_of_each_does():
+    source = zoo.load("rcoast")
+    limits = Limits(1, 1, (327 / 1089 - 0.2, 327 / 1089 + 0.2))
+    target = coast(Schedule((1,) * 5), limits, projection=source.projection).eval()
+    unroll(source, target)
+    m = measurement(0.3)
+    expected = source(m, source.schedule.with_ipl(1))
+    torch.testing.assert_close(target(m), expected, atol=1e-4, rtol=0)
+
+
+def test_without_its_rfmu_a_recursive_network_stays_near():
+    """One gain a layer and ratio cannot say what one an iteration says, but begins near it."""
+    source = zoo.load("rcoast")
+    limits = Limits(12, 12, (0.1, 0.5))
+    target = coast(
+        source.schedule, limits, projection=True, halved_after=source.halved_after, turning=True
+    ).eval()
+    m = measurement(0.3)
+    untrained = (target(m) - source(m)).square().mean().sqrt()
+    unroll(source, target)
+    assert (target(m) - source(m)).square().mean().sqrt() < 0.1 * untrained
+
+
 @pytest.mark.parametrize(
-    ("layers", "counts", "message"),
-    [(5, (1,) * 19, "19 layers cannot begin as one of 20"), (5, (2,) * 20, "without recursion")],
+    ("counts", "arguments", "message"),
+    [
+        ((1,) * 19, {}, "19 layers cannot begin as 5 layers unrolled"),
+        ((2,) * 20, {}, "same recursion"),
+        ((4,) * 5, {"turning": True}, "same recursion"),
+        ((1,) * 20, {"modulation": "rfmu"}, "RFMU"),
+    ],
 )
-def test_what_cannot_begin_unrolled(layers, counts, message):
-    source = coast(Schedule((4,) * layers), modulation="rfmu")
+def test_what_cannot_begin_unrolled(counts, arguments, message):
+    source = coast(Schedule((4,) * 5), modulation="rfmu")
     with pytest.raises(UsageError, match=message):
-        unroll(source, coast(Schedule(counts), LIMITS))
+        unroll(source, coast(Schedule(counts), LIMITS, **arguments))
 
 
 def test_layers_of_another_kind():

@@ -29,7 +29,7 @@ class Recipe(_Part):
     Attributes:
         model: the entry of models.yaml whose network is trained.
         init: the entry or .safetensors file it begins with; a recursive network begins its
-            unrolled one. None for random weights.
+            unrolled one, and the one without its RFMU. None for random weights.
         arguments: changes to the entry's own arguments.
         data: names of image sets or folders.
         data_fraction: share of the paper's 88,912 blocks of 33×33, as a fixed pool of patches

@@ -78,7 +78,7 @@ def _begin(network: Unfolding, init: str) -> None:
     source = zoo.load(init)
     if not isinstance(source, Unfolding):
         raise UsageError(f"{init}: a classical solver has no weights to begin with.")
-    if len(source.blocks) < len(network.blocks):
+    if type(source.modulation) is not type(network.modulation):
         unroll(source, network)
         return
     try:

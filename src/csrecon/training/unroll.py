@@ -1,4 +1,4 @@
-"""Unrolling: a recursive network as the beginning of one without recursion.
+"""A trained recursive network as the beginning of one without recursion, or without RFMU.
 
 A network of 5 layers visited 4 times each computes what 20 layers compute that each hold the
 weights of the layer they stand for, its gains multiplied in and its kernels turned. Training
@@ -6,49 +6,74 @@ starts from there instead of from random weights, and lets the copies part.
 """
 
 import torch
+from torch import Tensor
 
 from csrecon.errors import UsageError
 from csrecon.orientations import upright
-from csrecon.recursion import NoModulation, ProxBlock, RatioGain, Unfolding
+from csrecon.recursion import NoModulation, ProxBlock, RatioGain, Unfolding, Visit
 
 _LEVELS = 9
 
 
+def _gain(source: Unfolding, level: float, visits: list[Visit]) -> Tensor:
+    return torch.stack([source.modulation(level, visit) for visit in visits]).mean(dim=0)
+
+
+def _origins(source: Unfolding, target: Unfolding) -> list[list[Visit]]:
+    """For every layer of the target, the visits of the source that it stands for."""
+    counts, layers = target.schedule.counts, len(source.blocks)
+    if max(counts) > 1:
+        if len(counts) != layers or target.turning != source.turning:
+            raise UsageError("a recursive network can begin only as one with the same recursion.")
+        visits = list(source.schedule.visits(source.limits.trained_ipl))
+        return [[visit for visit in visits if visit.layer == layer] for layer in range(layers)]
+    schedule = source.schedule
+    if len(counts) != sum(schedule.counts):
+        ipl, rest = divmod(len(counts), layers)
+        if rest or not ipl:
+            raise UsageError(
+                f"a network of {len(counts)} layers cannot begin as {layers} layers unrolled: "
+                f"expected a multiple of {layers}."
+            )
+        schedule = schedule.with_ipl(ipl)
+    visits = list(schedule.visits(source.limits.trained_ipl))
+    return [[visit] for visit in visits]
+
+
 @torch.no_grad()
 def unroll(source: Unfolding, target: Unfolding) -> None:
-    """Give `target`, of one layer an iteration, the weights of the recursive `source`.
+    """Give `target`, which hears less than the recursive `source` or nothing, its weights.
 
-    At the middle of the target's ratios it then computes what `source` does with its own
-    schedule, but for halved updates, because a layer of its own goes all of its way. Elsewhere a
-    RatioGain gets the slope over the ratio that fits the gains of all iterations best (least
-    squares), and NoModulation keeps the middle.
+    A target without recursion has a layer an iteration. At the middle of its ratios it then
+    computes what `source` does, but for halved updates, because a layer of its own goes all of
+    its way. A target with the same recursion gets the mean of the gains of a layer's iterations.
+    Elsewhere a RatioGain gets the slope over the ratio that fits the gains of all iterations best
+    (least squares), and NoModulation keeps the middle.
 
     Raises:
-        UsageError: other blocks, another number of iterations, or a target with recursion.
+        UsageError: other blocks, another number of iterations, or a target with an RFMU.
     """
-    visits = list(source.schedule.visits(source.limits.trained_ipl))
     gains_of = target.modulation
-    if not isinstance(gains_of, RatioGain | NoModulation) or max(target.schedule.counts) > 1:
-        raise UsageError("only a network without recursion can begin as another one unrolled.")
-    if len(visits) != len(target.blocks):
-        raise UsageError(
-            f"a network of {len(target.blocks)} layers cannot begin as one of {len(visits)} "
-            "iterations unrolled: expected as many."
-        )
+    if not isinstance(gains_of, RatioGain | NoModulation):
+        raise UsageError("a network with an RFMU cannot begin as another one without its weights.")
+    origins = _origins(source, target)
     levels = torch.linspace(*target.limits.ratios, _LEVELS)
     gains = torch.stack(
-        [torch.stack([source.modulation(float(level), v) for level in levels]) for v in visits]
-    )  # (visits, levels, sites, features)
+        [
+            torch.stack([_gain(source, float(level), visits) for level in levels])
+            for visits in origins
+        ]
+    )  # (layers, levels, sites, features)
     middle = gains[:, _LEVELS // 2]
-    for block, visit, gain in zip(target.blocks, visits, middle, strict=True):
+    for block, visits, gain in zip(target.blocks, origins, middle, strict=True):
         assert isinstance(block, ProxBlock)
         try:
-            block.load_state_dict(source.blocks[visit.layer].state_dict())
+            block.load_state_dict(source.blocks[visits[0].layer].state_dict())
         except RuntimeError as error:
             raise UsageError(f"the layers of both networks differ: {error}") from error
         for parameter in block.parameters():
-            if parameter.ndim == 4:
-                parameter.copy_(upright(parameter.clone(), source.orientation(visit)))
+            if parameter.ndim == 4 and not target.turning:
+                parameter.copy_(upright(parameter.clone(), source.orientation(visits[0])))
         block.fold(gain)
     if isinstance(gains_of, RatioGain):
         away = (levels - levels.mean()).view(-1, 1, 1)
