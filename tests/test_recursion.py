@@ -76,19 +76,22 @@ def test_rfmu_hears_level_total_and_index():
     unit = RFMU(8, max_steps=20)
     z = torch.tensor([2 * 0.1, 15 / 20, 7 / 20])
     visit = Visit(layer=1, iteration=2, index=9, total=17, told_index=7, told_total=15)
-    torch.testing.assert_close(unit(0.1, visit), unit.units[0](z)[None])
+    torch.testing.assert_close(unit(0.1, 0.0, visit), unit.units[0](z)[None])
     pair = RFMU(8, max_steps=20, sites=2, level_scale=None)
-    assert pair(0.1, visit).shape == (2, 8)
-    torch.testing.assert_close(pair(0.1, visit), pair(0.5, visit))
-    torch.testing.assert_close(pair(0.1, visit)[1], pair.units[1](z[1:]))
+    assert pair(0.1, 0.0, visit).shape == (2, 8)
+    torch.testing.assert_close(pair(0.1, 0.0, visit), pair(0.5, 0.2, visit))
+    torch.testing.assert_close(pair(0.1, 0.0, visit)[1], pair.units[1](z[1:]))
+    listening = RFMU(8, max_steps=20, noise_scale=10)
+    heard = listening.units[0](torch.cat([z, torch.tensor([0.3])]))
+    torch.testing.assert_close(listening(0.1, 0.03, visit), heard[None])
 
 
 def test_ratio_gain_hears_the_ratio_alone():
     gain = RatioGain(4)
     visits = list(Schedule((2, 2)).visits(2))
-    torch.testing.assert_close(gain(0.3, visits[0]), gain(0.3, visits[3]))
+    torch.testing.assert_close(gain(0.3, 0.0, visits[0]), gain(0.3, 0.0, visits[3]))
     expected = 0.3 * gain.linear.weight[:, 0] + gain.linear.bias
-    torch.testing.assert_close(gain(0.3, visits[0])[0], expected)
+    torch.testing.assert_close(gain(0.3, 0.0, visits[0])[0], expected)
 
 
 class Shrink(ProxBlock):

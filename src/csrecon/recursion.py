@@ -159,8 +159,8 @@ class Modulation(nn.Module, ABC):
     """Makes the gains α of an iteration, (sites, features): one row a place in the block."""
 
     @abstractmethod
-    def forward(self, level: float, visit: Visit) -> Tensor:
-        """Gains for a measurement of this level at this place in the recursion."""
+    def forward(self, level: float, noise: float, visit: Visit) -> Tensor:
+        """Gains for a measurement of this level and noise at this place in the recursion."""
 
 
 class NoModulation(Modulation):
@@ -172,7 +172,7 @@ class NoModulation(Modulation):
         super().__init__()
         self.register_buffer("ones", torch.ones(sites, features), persistent=False)
 
-    def forward(self, level: float, visit: Visit) -> Tensor:
+    def forward(self, level: float, noise: float, visit: Visit) -> Tensor:
         """Return ones."""
         return self.ones
 
@@ -187,7 +187,7 @@ class RatioGain(Modulation):
         super().__init__()
         self.linear = nn.Linear(1, features)
 
-    def forward(self, level: float, visit: Visit) -> Tensor:
+    def forward(self, level: float, noise: float, visit: Visit) -> Tensor:
         """Gains from the level alone."""
         return cast(Tensor, self.linear(self.linear.weight.new_tensor([[level]])))
 
@@ -195,35 +195,45 @@ class RatioGain(Modulation):
 class RFMU(Modulation):
     """Recursion feature modulation unit: Linear, ReLU, Linear of z, shared by all blocks.
 
-    z = (level_scale · level, R_tot / max_steps, R_cur / max_steps); without `level_scale` the
-    level is left out, as in RISTA-Net+.
+    z = (level_scale · level, R_tot / max_steps, R_cur / max_steps, noise_scale · σ); without
+    `level_scale` the level is left out, as in RISTA-Net+, and without `noise_scale` the noise, as
+    in both networks of the paper.
 
     Args:
         features: gains per site.
         max_steps: layers × IPL that the network is trained for.
         sites: places in a block with a unit of their own.
         level_scale: what the level is multiplied by (2 for ratios up to 1/2), or None.
+        noise_scale: what the standard deviation of the noise on y is multiplied by, or None.
 
     Source: R, section 3.2.
     """
 
     def __init__(
-        self, features: int, max_steps: int, sites: int = 1, level_scale: float | None = 2.0
+        self,
+        features: int,
+        max_steps: int,
+        sites: int = 1,
+        level_scale: float | None = 2.0,
+        noise_scale: float | None = None,
     ) -> None:
         super().__init__()
         self.max_steps = max_steps
         self.level_scale = level_scale
-        inputs = 2 if level_scale is None else 3
+        self.noise_scale = noise_scale
+        inputs = 2 + (level_scale is not None) + (noise_scale is not None)
         self.units = nn.ModuleList(
             nn.Sequential(nn.Linear(inputs, features), nn.ReLU(), nn.Linear(features, features))
             for _ in range(sites)
         )
 
-    def forward(self, level: float, visit: Visit) -> Tensor:
-        """Gains from the level and the place in the recursion."""
+    def forward(self, level: float, noise: float, visit: Visit) -> Tensor:
+        """Gains from the level, the noise and the place in the recursion."""
         z = [visit.told_total / self.max_steps, visit.told_index / self.max_steps]
         if self.level_scale is not None:
             z.insert(0, self.level_scale * level)
+        if self.noise_scale is not None:
+            z.append(self.noise_scale * noise)
         told = next(self.parameters()).new_tensor(z)
         return torch.stack([unit(told) for unit in self.units])
 
@@ -374,7 +384,7 @@ class Unfolding(nn.Module):
         for visit in schedule.visits(self.limits.trained_ipl):
             if visit.index > 1:
                 gradient = local.gradient(x)
-            gain = self.modulation(m.level, visit)
+            gain = self.modulation(m.level, m.noise, visit)
             block = cast(ProxBlock, self.blocks[visit.layer])
             seen = self.orientation(visit)
             turned, penalty = apply(block, oriented(x, seen), oriented(gradient, seen), gain)

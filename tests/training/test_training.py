@@ -151,6 +151,14 @@ def test_every_step_measures_with_a_fresh_orthonormal_phi():
     assert measurer.alive == [1, 2]
 
 
+def test_noise_is_measured_and_known():
+    measurer, draw = Measurer(2, 0, 0), torch.Generator().manual_seed(0)
+    x = torch.rand(4, 1, 66, 66)
+    m = measurer(x, 109, draw, sigma=0.05)
+    assert m.noise == 0.05
+    assert float((m.y - m.operator(x)).std()) == pytest.approx(0.05, rel=0.05)
+
+
 def test_the_paper_s_phis_are_fixed():
     measurer, draw = Measurer(1, 2, 0), torch.Generator().manual_seed(0)
     x = torch.rand(1, 1, 33, 33)

@@ -9,7 +9,7 @@ from csrecon.errors import UsageError
 from csrecon.nets.coast import coast
 from csrecon.nets.ista_net_plus import ista_net_plus
 from csrecon.recursion import Limits, Schedule
-from csrecon.training.unroll import unroll
+from csrecon.training.unroll import unroll, widen
 from tests.conftest import scene
 
 LIMITS = Limits(1, 1, (0.1, 0.5))
@@ -90,3 +90,14 @@ def test_layers_of_another_kind():
         unroll(
             coast(Schedule((2, 2)), modulation="rfmu"), ista_net_plus(Schedule((1,) * 4), LIMITS)
         )
+
+
+def test_what_a_network_hears_besides_begins_without_effect():
+    source = zoo.load("rcoast-first")
+    arguments = {"modulation": "rfmu", "max_steps": 30}
+    target = coast(source.schedule, source.limits, **arguments, noise_scale=10).eval()
+    widen(source, target)
+    m = csrecon.sample(scene(40, 70), ratio=0.2, color="gray", noise_sigma=0.05)
+    torch.testing.assert_close(target(m), source(m))
+    with pytest.raises(UsageError, match="do not fit"):
+        widen(source, coast(Schedule((4,) * 6), LIMITS, **arguments))

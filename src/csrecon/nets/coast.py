@@ -77,6 +77,7 @@ def coast(
     features: Count = 32,
     modulation: Literal["ratio", "rfmu", "none"] = "ratio",
     max_steps: Count | None = None,
+    noise_scale: float | None = None,
     projection: bool = False,
     halved_after: Count | None = None,
     turning: bool = False,
@@ -89,13 +90,15 @@ def coast(
         features: channels of the proximal network.
         modulation: where the gains come from.
         max_steps: R_max of the RFMU; None for the sum of the schedule's counts.
+        noise_scale: the RFMU also hears the noise on y, times this; None for a network that
+            does not.
         projection: end with a projection onto the measurements.
         halved_after: iterations of a layer after which its updates are halved.
         turning: every iteration of a layer sees the image in another orientation.
     """
     units: Modulation
     if modulation == "rfmu":
-        units = RFMU(features, max_steps or sum(schedule.counts))
+        units = RFMU(features, max_steps or sum(schedule.counts), noise_scale=noise_scale)
     else:
         units = RatioGain(features) if modulation == "ratio" else NoModulation(features)
     blocks = [CoastBlock(features) for _ in schedule.counts]

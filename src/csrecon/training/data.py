@@ -123,8 +123,8 @@ class Measurer:
             self._cache[key] = Phi.make(rows, BLOCK**2, self._seed + number).matrix
         return self._cache[key]
 
-    def __call__(self, x: Tensor, m: int, draw: torch.Generator) -> Measurement:
-        """Measure (B, 1, H, W) with m rows, on the device of x."""
+    def __call__(self, x: Tensor, m: int, draw: torch.Generator, sigma: float = 0.0) -> Measurement:
+        """Measure (B, 1, H, W) with m rows and noise of deviation sigma, on the device of x."""
         n = BLOCK**2
         if self._fixed:
             matrix = self._matrix(m, int(torch.randint(self._fixed, (), generator=draw)))
@@ -135,4 +135,7 @@ class Measurer:
             signs = (2 * torch.randint(2, (n,), generator=draw) - 1).numpy().astype(np.float32)
             matrix = self._matrix(n, which)[np.ix_(rows, columns)] * signs
         operator = BlockOperator(Phi(matrix), (x.shape[-2], x.shape[-1])).to(x.device)
-        return Measurement(operator, operator(x), operator.ratio)
+        y = operator(x)
+        if sigma:
+            y = y + sigma * torch.randn(y.shape, generator=draw).to(y.device)
+        return Measurement(operator, y, operator.ratio, noise=sigma)

@@ -22,6 +22,7 @@ from csrecon.recursion import Unfolding
 from csrecon.training.data import BLOCK, Measurer, Patches
 from csrecon.training.recipe import Recipe
 
+_NOISELESS = 0.25  # of the steps, where the recipe has noise
 _FLOOR = 1e-5  # of an image's MSE under the logarithm: 50 dB
 
 
@@ -191,6 +192,12 @@ class Trainer:
         equal = float(torch.rand((), generator=self._common)) < self.recipe.equal
         return (draws[0],) * layers if equal else tuple(draws[1:])
 
+    def _noise(self) -> float:
+        if not self.recipe.noise:
+            return 0.0
+        none, drawn = torch.rand(2, generator=self._common).tolist()
+        return 0.0 if none < _NOISELESS else self.recipe.noise * drawn**2
+
     def run(self) -> Iterator[Progress]:
         """Train to the end of the run; yield after every step.
 
@@ -210,7 +217,7 @@ class Trainer:
             which = int(torch.randint(len(recipe.ratios), (), generator=self._common))
             counts = self._counts()
             x = self.patches.batch(recipe.batch, self._own)
-            m = self._measurer(x, counts_of_ratio[which], self._common)
+            m = self._measurer(x, counts_of_ratio[which], self._common, self._noise())
             with setup.autocast():
                 loss, mse = self._objective(m, x, counts)
             value = float(loss.detach())

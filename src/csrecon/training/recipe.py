@@ -38,6 +38,8 @@ class Recipe(_Part):
         patch: side of a training patch in pixels.
         batch: patches per step and process.
         ratios: one is drawn per step.
+        noise: largest standard deviation σ of Gaussian noise on y; a step draws σ = noise · u²,
+            u uniform, and none in a quarter of the steps.
         phi_bases: Haar-random n×n matrices alive at once; every step takes Φ from one of them by
             random rows, column order and signs, which is again a random orthonormal Φ.
         phi_refresh: steps between the replacement of one of them; 0 keeps them.
@@ -69,6 +71,7 @@ class Recipe(_Part):
     patch: int = Field(66, ge=8)
     batch: int = Field(8, ge=1)
     ratios: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5)
+    noise: float = Field(0.0, ge=0)
     phi_bases: int = Field(8, ge=1)
     phi_refresh: int = Field(50, ge=0)
     fixed_phis: int = Field(0, ge=0)

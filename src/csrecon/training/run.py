@@ -25,7 +25,7 @@ from csrecon.training import checkpoint
 from csrecon.training.data import Patches
 from csrecon.training.loop import Progress, Trainer
 from csrecon.training.recipe import Recipe
-from csrecon.training.unroll import unroll
+from csrecon.training.unroll import unroll, widen
 
 LOG, WEIGHTS, RECIPE, CURVE = "log.jsonl", "weights.safetensors", "recipe.json", "curve.png"
 _LOG_EVERY = 50
@@ -80,11 +80,8 @@ def _begin(network: Unfolding, init: str) -> None:
         raise UsageError(f"{init}: a classical solver has no weights to begin with.")
     if type(source.modulation) is not type(network.modulation):
         unroll(source, network)
-        return
-    try:
-        network.load_state_dict(source.state_dict())
-    except RuntimeError as error:
-        raise UsageError(f"{init}: its weights do not fit this network: {error}") from error
+    else:
+        widen(source, network)
 
 
 def _agree(trainer: Trainer, stop: bool) -> bool:

@@ -1,12 +1,14 @@
-"""A trained recursive network as the beginning of one without recursion, or without RFMU.
+"""A trained network as the beginning of another one.
 
 A network of 5 layers visited 4 times each computes what 20 layers compute that each hold the
 weights of the layer they stand for, its gains multiplied in and its kernels turned. Training
-starts from there instead of from random weights, and lets the copies part.
+starts from there instead of from random weights, and lets the copies part. `widen` is for a
+network of the same layers that hears more.
 """
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from csrecon.errors import UsageError
 from csrecon.orientations import upright
@@ -16,7 +18,7 @@ _LEVELS = 9
 
 
 def _gain(source: Unfolding, level: float, visits: list[Visit]) -> Tensor:
-    return torch.stack([source.modulation(level, visit) for visit in visits]).mean(dim=0)
+    return torch.stack([source.modulation(level, 0.0, visit) for visit in visits]).mean(dim=0)
 
 
 def _origins(source: Unfolding, target: Unfolding) -> list[list[Visit]]:
@@ -82,3 +84,21 @@ def unroll(source: Unfolding, target: Unfolding) -> None:
         slope /= ((middle[:, None] * away).square()).sum(dim=(0, 1)).clamp(min=1e-12)
         gains_of.linear.weight.copy_(slope.T)
         gains_of.linear.bias.copy_(1 - slope[0] * levels.mean())
+
+
+@torch.no_grad()
+def widen(source: Unfolding, target: Unfolding) -> None:
+    """Give `target` the weights of `source`; what it hears besides begins without effect.
+
+    Raises:
+        UsageError: networks that differ in more than what the modulation hears last.
+    """
+    state = source.state_dict()
+    for name, parameter in target.state_dict().items():
+        if name.startswith("modulation.") and name in state and parameter.ndim == 2:
+            more = parameter.shape[1] - state[name].shape[1]
+            state[name] = pad(state[name], (0, max(0, more)))
+    try:
+        target.load_state_dict(state)
+    except RuntimeError as error:
+        raise UsageError(f"its weights do not fit this network: {error}") from error
