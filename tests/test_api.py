@@ -5,12 +5,14 @@ import pytest
 import torch
 
 import csrecon.api
-from csrecon import metrics
+from csrecon import execution, metrics
 from csrecon.errors import InputError, ResourceError, UsageError
+from csrecon.nets.coast import CoastBlock
 from csrecon.operators import KINDS, Phi
 from tests.conftest import scene
 
 RGB = scene(60, 80)
+CPU = torch.device("cpu")
 GRAY = RGB[..., 0]
 
 
@@ -149,6 +151,52 @@ def test_out_of_memory_is_explained(monkeypatch):
         csrecon.reconstruct(csrecon.sample(GRAY, ratio=0.1), net, device="cpu")
 
 
+def test_memory_that_ends_on_the_device_goes_on_on_the_spare_one(monkeypatch, caplog):
+    """Planted, with the CPU as both: what the first attempt yields is not the result."""
+    net = csrecon.load("rcoast")
+    m = csrecon.sample(GRAY, ratio=0.1)
+    expected = list(csrecon.api.reconstruct_steps(m, net, 1, execution.Setup(CPU)))
+    original, calls = type(net).steps, []
+
+    def starved_once(self, m, schedule=None, apply=None):
+        calls.append(apply)
+        for step in original(self, m, schedule, apply) if apply else original(self, m, schedule):
+            if len(calls) == 1 and step.index == 3:
+                raise torch.OutOfMemoryError("planted")
+            yield step
+
+    monkeypatch.setattr(type(net), "steps", starved_once)
+    setup = execution.Setup(CPU, tile=64, spare=CPU)
+    steps = list(csrecon.api.reconstruct_steps(m, net, 1, setup))
+    assert [step.index for step in steps] == [1, 2, *range(1, 6)]
+    torch.testing.assert_close(steps[-1].image, expected[-1].image)
+    assert [apply.side for apply in calls] == [64, 512]
+    assert "going on on cpu" in caplog.text
+
+
+def test_only_auto_leaves_its_device(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
+    assert execution.choose("auto").spare == CPU
+    assert execution.choose("cuda").spare is None
+
+
+@pytest.mark.parametrize(
+    ("device", "known", "expected"),
+    [
+        ("cuda", (9, 0), "bf16"),
+        ("cuda", (7, 5), "fp32"),
+        ("cpu", {"avx512_bf16": True}, "bf16"),
+        ("cpu", {"avx512_bf16": False, "avx2": True}, "fp32"),
+        ("mps", None, "fp32"),
+    ],
+)
+def test_auto_takes_bf16_where_the_hardware_multiplies_it(monkeypatch, device, known, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: known)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    assert execution.fastest_precision(torch.device(device)) == expected
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_agrees_with_the_cpu():
     m = csrecon.sample(GRAY, ratio=0.1)
@@ -158,15 +206,27 @@ def test_cuda_agrees_with_the_cpu():
 
 def test_lower_precision_stays_in_the_convolutions():
     m = csrecon.sample(GRAY, ratio=0.3)
-    exact = csrecon.reconstruct(m, ipl=2)
+    exact = csrecon.reconstruct(m, ipl=2, precision="fp32")
     rough = csrecon.reconstruct(m, ipl=2, precision="bf16")
     assert rough.dtype == np.float32
     assert 0 < np.abs(rough - exact).max() < 0.02
-    for step in csrecon.api.reconstruct_steps(m, ipl=1, precision="bf16"):
+    for step in csrecon.api.reconstruct_steps(m, ipl=1, setup=execution.choose(precision="bf16")):
         assert step.image.dtype == torch.float32
         assert not torch.is_autocast_enabled("cpu")
-    with pytest.raises(UsageError, match="expected fp32, bf16, fp16"):
+    with pytest.raises(UsageError, match="expected auto, fp32, bf16, fp16"):
         csrecon.reconstruct(m, precision="fp8")
+
+
+def test_the_last_tenth_of_the_iterations_is_computed_in_fp32(monkeypatch):
+    original, half = CoastBlock.prox, []
+
+    def watched(self, r, gain):
+        half.append(torch.is_autocast_enabled("cpu"))
+        return original(self, r, gain)
+
+    monkeypatch.setattr(CoastBlock, "prox", watched)
+    csrecon.reconstruct(csrecon.sample(GRAY, ratio=0.3), ipl=4, device="cpu", precision="bf16")
+    assert half == [True] * 18 + [False] * 2
 
 
 @pytest.mark.parametrize("model", ["rcoast", "coast", "rista", "istanet-plus", "tv"])

@@ -86,7 +86,7 @@ def test_a_network_becomes_a_model():
     model = deepinverse.Model("rcoast", ipl=2, device="cpu")
     image = model(m.y[None], deepinverse.Physics(m.operator))
     assert image.shape == (1, 3, 50, 70)
-    expected = api.execution.final(api.reconstruct_steps(m, "rcoast", 2, "cpu")).image
+    expected = api.execution.final(api.reconstruct_steps(m, "rcoast", 2)).image
     torch.testing.assert_close(image[0, :, None], expected)
 
 

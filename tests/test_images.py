@@ -1,5 +1,6 @@
 """Every kind of image file becomes the planes that it shows, and comes back."""
 
+import json
 import struct
 
 import cv2
@@ -235,6 +236,21 @@ def test_npy_keeps_what_is_computed(tmp_path):
 def test_sixteen_bits_into_jpeg_is_said(tmp_path, caplog):
     images.encode(tmp_path / "a.jpg", np.zeros((9, 9), np.float32), 16)
     assert "8 bits" in caplog.text
+
+
+FACTS = {"model": "rcoast", "gain": 850.5}
+
+
+@pytest.mark.parametrize("bit_depth", [8, 16])
+def test_facts_are_kept_as_text(tmp_path, bit_depth):
+    pixels = np.zeros((9, 9), np.float32)
+    for name in ("a.png", "a.tif", "a.jpg", "a.bmp", "a.npy"):
+        images.encode(tmp_path / name, pixels, bit_depth, facts=FACTS)
+    with Image.open(tmp_path / "a.png") as png, Image.open(tmp_path / "a.tif") as tif:
+        assert json.loads(png.text["csrecon"]) == FACTS
+        assert json.loads(tif.tag_v2[270]) == FACTS
+    with Image.open(tmp_path / "a.jpg") as jpeg:
+        assert json.loads(jpeg.info["comment"]) == FACTS
 
 
 def test_a_side_that_the_format_cannot_hold(tmp_path):

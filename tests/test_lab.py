@@ -266,6 +266,19 @@ def test_a_camera_in_one_command(tmp_path, monkeypatch, units):
     assert error_in_db(x, picture, seen) > error_in_db(native, picture, seen) - 0.3
 
 
+def test_what_was_removed_is_written_into_the_image(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    camera(tmp_path)
+    result = run(
+        "reconstruct", *CAMERA, *ORDER, "--gain", "auto", "--ipl", 1, "-o", "x.png", "--json"
+    )
+    said = json.loads(result.stdout)[0]
+    with Image.open("x.png") as image:
+        written = json.loads(image.text["csrecon"])
+    assert (written["gain"], written["offset"]) == (said["gain"], said["offset"])
+    assert (written["model"], written["iterations"]) == ("rcoast", 5)
+
+
 def test_a_camera_is_imported_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     camera(tmp_path)

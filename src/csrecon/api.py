@@ -152,18 +152,21 @@ def reconstruct_steps(
     m: Measurement,
     model: str | Path | Reconstructor = "rcoast",
     ipl: int | Sequence[int] | None = None,
-    device: str | torch.device = "auto",
-    precision: str = "fp32",
-    tile: str | int = "auto",
+    setup: execution.Setup | None = None,
 ) -> Iterator[Step]:
     """Every iterate of `reconstruct`, for progress bars, film strips and plots.
+
+    Args:
+        m: the measurement.
+        model, ipl: as of `reconstruct`.
+        setup: where and how; None for execution.choose().
 
     Raises:
         UsageError: an IPL that the model does not allow.
         ModelError: a model that cannot be loaded.
-        ResourceError: an absent device, or not enough memory.
+        ResourceError: not enough memory.
     """
-    setup = execution.choose(device, precision, tile)
+    setup = setup or execution.choose()
     network = zoo.load(model, m.level) if isinstance(model, str | Path) else model
     schedule = None
     if ipl is not None:
@@ -175,7 +178,7 @@ def reconstruct_steps(
         else:
             counts = _integer(ipl, "ipl")
         schedule = network.schedule.with_ipl(counts)
-    return execution.steps(execution.prepare(network, setup), m, schedule, setup)
+    return execution.steps(network, m, schedule, setup)
 
 
 def reconstruct(
@@ -184,7 +187,7 @@ def reconstruct(
     ipl: int | Sequence[int] | None = None,
     device: str | torch.device = "auto",
     *,
-    precision: str = "fp32",
+    precision: str = "auto",
     tile: str | int = "auto",
     phi: Array | Phi | None = None,
     seed: int | None = None,
@@ -198,7 +201,8 @@ def reconstruct(
         model: a name of the zoo, the path of a .safetensors file, or a network already loaded.
         ipl: iterations per layer, one number or one a layer; None for the model's own.
         device: auto, cpu, cuda, cuda:N or mps.
-        precision: of the convolutions: fp32, bf16 or fp16.
+        precision: of the convolutions: fp32, bf16, fp16, or auto for what was measured fastest at
+            no visible loss.
         tile: side in pixels of the tiles that big images are worked on in, `auto` or `off`; the
             result is the same.
         phi: the (m, n) matrix that made y; its rows need not be orthonormal.
@@ -219,7 +223,8 @@ def reconstruct(
     Source: R, eqs. 3 to 5.
     """
     ready = measurement(m, phi, seed, shape, arrangement)
-    final = execution.final(reconstruct_steps(ready, model, ipl, device, precision, tile))
+    setup = execution.choose(device, precision, tile)
+    final = execution.final(reconstruct_steps(ready, model, ipl, setup))
     pixels = images.to_array(final.image, ready.format.color)
     seen = ready.operator.seen()
     if seen is not None:

@@ -181,10 +181,11 @@ class Model(DeepInverseModel):
         model: str | Path | Reconstructor = "rcoast",
         ipl: int | Sequence[int] | None = None,
         device: str | torch.device = "auto",
-        precision: str = "fp32",
+        precision: str = "auto",
     ) -> None:
         super().__init__()
-        self.model, self.ipl, self.setup = model, ipl, (device, precision)
+        self.model, self.ipl = model, ipl
+        self.setup = execution.choose(device, precision)
 
     def forward(self, y: Tensor, physics: LinearPhysics, **_: Any) -> Tensor:
         """Reconstruct.
@@ -193,7 +194,7 @@ class Model(DeepInverseModel):
             CsreconError: as `csrecon.reconstruct`, and as `measurement`.
         """
         m = measurement(y, physics)
-        steps = api.reconstruct_steps(m, self.model, self.ipl, *self.setup)
+        steps = api.reconstruct_steps(m, self.model, self.ipl, self.setup)
         image = execution.final(steps).image.to(y.device)
         return image.view(len(y), -1, *image.shape[-2:])
 

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -26,6 +26,10 @@ _IMPLAUSIBLE = 2.0  # root mean square of an image's pixels that its values woul
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _TILES = {"cpu": 512, "cuda": 4096}  # features of a tile take about 150 MB, 9 GB
+_CPU = torch.device("cpu")
+_PRECISE = 10  # one in so many iterations, the last ones, is computed in fp32
+_NO_MEMORY = "can't allocate memory"  # what PyTorch says on the CPU
+_CPU_BF16 = ("avx512_bf16", "amx_bf16", "arm_bf16")
 _TYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -35,13 +39,16 @@ class Setup:
 
     Attributes:
         device: of images and weights.
-        precision: of the convolutions; images and the gradient step are always fp32.
+        precision: of the convolutions, but for the last tenth of the iterations; images and the
+            gradient step are always fp32.
         tile: side of the tiles in pixels; None for whole images.
+        spare: where to go on when the device has too little memory for any tile; None fails.
     """
 
     device: torch.device
     precision: Precision = "fp32"
     tile: int | None = None
+    spare: torch.device | None = None
 
     def __str__(self) -> str:
         """`cpu, bf16`."""
@@ -54,13 +61,13 @@ class Setup:
 
 
 def choose(
-    device: str | torch.device = "auto", precision: str = "fp32", tile: str | int = "auto"
+    device: str | torch.device = "auto", precision: str = "auto", tile: str | int = "auto"
 ) -> Setup:
     """The setup of what a user asks for.
 
     Args:
-        device: auto, cpu, cuda, cuda:N or mps.
-        precision: fp32, bf16 or fp16.
+        device: auto, cpu, cuda, cuda:N or mps; only `auto` goes on to the CPU when memory ends.
+        precision: auto (`fastest_precision`), fp32, bf16 or fp16.
         tile: a number of pixels, `off`, or `auto` for the side that suits the device.
 
     Raises:
@@ -73,10 +80,26 @@ def choose(
         if not str(side).isdecimal() or int(side) < SMALLEST:
             raise UsageError(f"tile {tile!r}: expected auto, off, or pixels from {SMALLEST} on.")
         side = int(side)
+    spare = _CPU if str(device) == "auto" and chosen != _CPU else None
+    if precision == "auto":
+        precision = fastest_precision(chosen)
     for known in get_args(Precision):
         if precision == known:
-            return Setup(chosen, known, side)
-    raise UsageError(f"precision {precision!r}: expected {', '.join(get_args(Precision))}.")
+            return Setup(chosen, known, side, spare)
+    raise UsageError(f"precision {precision!r}: expected auto, {', '.join(get_args(Precision))}.")
+
+
+def fastest_precision(device: torch.device) -> Precision:
+    """bf16 where the device multiplies it in hardware, else fp32.
+
+    What it costs in dB and gains in time is measured in benchmarks/NOTES.md.
+    """
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+    if device.type == "cpu":
+        known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        return "bf16" if any(known.get(name) for name in _CPU_BF16) else "fp32"
+    return "fp32"
 
 
 def choose_device(name: str | torch.device = "auto") -> torch.device:
@@ -121,7 +144,8 @@ def steps(
     """Run a prepared reconstructor on a measurement; yield every iterate, on the device.
 
     The measurement is whitened first (Measurement.whiten) and left as it is. Where half precision
-    overflows, everything is computed once more in fp32, and the steps count from 1 again.
+    overflows, everything is computed once more in fp32, and where memory ends, on the spare
+    device; the steps then count from 1 again.
 
     Raises:
         UsageError: a schedule that the model does not allow.
@@ -131,21 +155,30 @@ def steps(
     try:
         white = m.whiten()
         _check_scale(white)
-        here = white.to(setup.device)
-        for precision in dict.fromkeys((setup.precision, "fp32")):
-            step = None
-            for step in _run(model, here, schedule, replace(setup, precision=precision)):
-                yield step
-            if step is None or bool(torch.isfinite(step.image).all()):
-                return
-            if precision != "fp32":
-                log.warning("%s overflowed: everything is computed again in fp32.", precision)
-    except torch.OutOfMemoryError as error:
-        raise _out_of_memory(m, setup.device) from error
+        yield from _precisely(prepare(model, setup), white, schedule, setup)
+        return
     except RuntimeError as error:
-        if "can't allocate memory" not in str(error):
+        if not isinstance(error, torch.OutOfMemoryError) and _NO_MEMORY not in str(error):
             raise
-        raise _out_of_memory(m, setup.device) from error
+        if setup.spare is None:
+            raise _out_of_memory(m, setup.device) from error
+    log.warning("%s has too little memory: going on on %s.", setup.device, setup.spare)
+    tile = _TILES.get(setup.spare.type)
+    yield from steps(model, m, schedule, replace(setup, device=setup.spare, tile=tile, spare=None))
+
+
+def _precisely(
+    model: Reconstructor, white: Measurement, schedule: Schedule | None, setup: Setup
+) -> Iterator[Step]:
+    here = white.to(setup.device)
+    for precision in dict.fromkeys((setup.precision, "fp32")):
+        step = None
+        for step in _run(model, here, schedule, replace(setup, precision=precision)):
+            yield step
+        if step is None or bool(torch.isfinite(step.image).all()):
+            return
+        if precision != "fp32":
+            log.warning("%s overflowed: everything is computed again in fp32.", precision)
 
 
 def _run(
@@ -169,12 +202,19 @@ def _check_scale(m: Measurement) -> None:
 
 
 def _cast(iterates: Iterator[Step], setup: Setup) -> Iterator[Step]:
-    """Compute every iterate in the setup's precision, which ends where the step is handed on."""
+    """Compute every iterate in the setup's precision, which ends where the step is handed on.
+
+    The last tenth is computed in fp32: it takes back most of what half precision loses, because
+    a small error of an early iterate is an error that later ones correct.
+    """
+    precise = replace(setup, precision="fp32")
+    left, total = 1, 1
     while True:
-        with setup.autocast():
+        with (precise if left <= total // _PRECISE else setup).autocast():
             step = next(iterates, None)
         if step is None:
             return
+        left, total = step.total - step.index, step.total
         yield step
 
 

@@ -5,9 +5,11 @@ full-range BT.601 plane Y = 0.299 R + 0.587 G + 0.114 B, rounded to the bit dept
 the papers do; Cb and Cr are the JPEG ones, centred on 1/2. Bit depths exist only in this module.
 """
 
+import json
 import logging
 import struct
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -16,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from csrecon.errors import InputError, UsageError
@@ -264,12 +267,15 @@ def encode(
     pixels: NDArray[np.float32],
     bit_depth: BitDepth,
     seen: NDArray[np.bool_] | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Write (H, W) or RGB (H, W, 3) pixels, clipped to [0, 1], in the format of the suffix.
 
     16 bits are kept by PNG and TIFF; other formats take 8, and a note says so. `.npy` keeps the
     float32 values as they are, unclipped. Pixels that are not `seen` (H, W) are transparent in
-    PNG and TIFF, NaN in .npy, and black elsewhere.
+    PNG and TIFF, NaN in .npy, and black elsewhere. `facts` about the image are written as JSON
+    where the format has a place for text: PNG (the text "csrecon"), TIFF (the description) and
+    JPEG (the comment), but for 16-bit colour.
 
     Raises:
         UsageError: a suffix that is no image format, or a format that cannot be so large.
@@ -307,7 +313,19 @@ def encode(
         path.write_bytes(encoded.tobytes())
         return
     options: dict[str, Any] = {"quality": 95} if suffix in (".jpg", ".jpeg", ".webp") else {}
+    if facts:
+        options |= _as_text(suffix, json.dumps(facts))
     Image.fromarray(whole).save(path, **options)
+
+
+def _as_text(suffix: str, text: str) -> dict[str, Any]:
+    """The option of Pillow's writer that keeps a text; none for a format without a place."""
+    if suffix == ".png":
+        chunks = PngInfo()
+        chunks.add_text("csrecon", text)
+        return {"pnginfo": chunks}
+    places = {".tif": "description", ".tiff": "description", ".jpg": "comment", ".jpeg": "comment"}
+    return {places[suffix]: text} if suffix in places else {}
 
 
 def check_suffix(path: Path) -> None:

@@ -75,7 +75,7 @@ def bench(
     ] = None,
     data_dir: DataDir = None,
     device: Device = "auto",
-    precision: Precision = "fp32",
+    precision: Precision = "auto",
     tile: Tile = "auto",
     jobs: Annotated[
         int, typer.Option(help="Processes that share the work; implies --resume.", min=1)

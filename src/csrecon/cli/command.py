@@ -37,7 +37,7 @@ log = logging.getLogger("csrecon")
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Precision = Annotated[
-    str, typer.Option(help="Of the convolutions: fp32, bf16 or fp16.", metavar="PRECISION")
+    str, typer.Option(help="Of the convolutions: auto, fp32, bf16 or fp16.", metavar="PRECISION")
 ]
 Tile = Annotated[str, typer.Option(help="Side in pixels of the tiles of big images, auto, or off.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]

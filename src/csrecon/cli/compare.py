@@ -43,7 +43,7 @@ def compare(
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
-    precision: Precision = "fp32",
+    precision: Precision = "auto",
     output: Annotated[
         Path, typer.Option("-o", "--output", help="The figure: .png, .pdf or .svg.")
     ] = Path("compare.png"),
@@ -60,8 +60,9 @@ def compare(
         csrecon compare img.png --ratio 0.1 --model rcoast@1 --model rcoast@6 --model tv
         csrecon compare img.png --film --model rcoast@4 -o film.png
     """
-    from csrecon import api, files, images, metrics, plot
+    from csrecon import api, execution, files, images, metrics, plot
 
+    setup = execution.choose(device, precision)
     plot.check_suffix(output)
     files.refuse_existing(output, overwrite=overwrite)
     jobs = [_job(text) for text in model or ["rcoast@1", "rcoast@4", "rcoast@6"]]
@@ -87,7 +88,7 @@ def compare(
         for name, ipl in jobs:
             began = time.perf_counter()
             label = Path(name).stem + (f", IPL {ipl}" if ipl else "")
-            for step in api.reconstruct_steps(measured, name, ipl, device, precision):
+            for step in api.reconstruct_steps(measured, name, ipl, setup):
                 if film:
                     add(f"iteration {step.index}", step.image.cpu(), time.perf_counter() - began)
             if not film:

@@ -38,7 +38,7 @@ def quickstart(
     files.refuse_existing(output, overwrite=overwrite)
     picture = images.read(Path(str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))))
     measured = api.sample(picture, ratio=RATIO)
-    chosen = execution.choose_device(device)
+    setup = execution.choose(device)
     network = zoo.load("rcoast")
     back = measured.operator.adjoint(measured.y)
     results: list[dict[str, Any]] = []
@@ -57,7 +57,7 @@ def quickstart(
         task = bar.add_task("reconstructing", total=sum(IPLS))
         for ipl in IPLS:
             began = time.perf_counter()
-            for step in api.reconstruct_steps(measured, network, ipl, chosen):
+            for step in api.reconstruct_steps(measured, network, ipl, setup):
                 bar.advance(task, ipl / step.total)
             seconds = time.perf_counter() - began
             image = step.image.cpu()

@@ -52,7 +52,7 @@ def reconstruct(
     ] = 0,
     laboratory: lab.LabOptions = _NATIVE,
     device: Device = "auto",
-    precision: Precision = "fp32",
+    precision: Precision = "auto",
     tile: Tile = "auto",
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -72,8 +72,7 @@ def reconstruct(
         csrecon reconstruct lab.mat --var y --phi lab.mat:phi --shape 480x288 --pixel-order F
         csrecon reconstruct measurements/ -o images/
     """
-    from csrecon import api as csrecon
-    from csrecon import cards, execution, files, images, zoo
+    from csrecon import __version__, api, cards, execution, files, images, zoo
 
     counts = parse.ipl(ipl)
     parse.shape(laboratory.shape)
@@ -117,9 +116,7 @@ def reconstruct(
         began = time.perf_counter()
         final = execution.final(
             _shown(
-                csrecon.reconstruct_steps(
-                    measured, loaded, counts, setup.device, setup.precision, tile
-                ),
+                api.reconstruct_steps(measured, loaded, counts, setup),
                 task.source.name,
             )
         )
@@ -127,21 +124,25 @@ def reconstruct(
         pixels = _turned(images.to_array(final.image, measured.format.color), rotate)
         seen = _seen(measured, rotate)
         score = _score(pixels, original, seen) if original is not None else {}
+        made_by = {
+            "ratio": measured.operator.ratio,
+            "model": model,
+            "iterations": final.total,
+            "precision": setup.precision,
+            **loaded_from.correction,
+        }
+        facts = {"csrecon": __version__, **made_by}
         with files.new_files(task.target, overwrite=overwrite) as (temporary,):
-            images.encode(temporary, pixels, measured.format.bit_depth, seen)
+            images.encode(temporary, pixels, measured.format.bit_depth, seen, facts)
         return {
             "measurement": str(task.source),
             "output": str(task.target),
             "height": pixels.shape[0],
             "width": pixels.shape[1],
             "color": measured.format.color,
-            "ratio": measured.operator.ratio,
-            "model": model,
-            "iterations": final.total,
+            **made_by,
             "device": str(setup.device),
-            "precision": setup.precision,
             "seconds": round(seconds, 4),
-            **loaded_from.correction,
             **({"missing_pixels": int((~seen).sum())} if seen is not None else {}),
             **score,
         }
