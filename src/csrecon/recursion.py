@@ -387,10 +387,13 @@ class Unfolding(nn.Module):
             gain = self.modulation(m.level, m.noise, visit)
             block = cast(ProxBlock, self.blocks[visit.layer])
             seen = self.orientation(visit)
-            turned, penalty = apply(block, oriented(x, seen), oriented(gradient, seen), gain)
-            proposed = upright(turned, seen)
+            gradient = oriented(gradient, seen)
+            proposed, penalty = apply(block, oriented(x, seen), gradient, gain)
+            del gradient  # a huge image has room for few of its size
+            proposed = upright(proposed, seen)
             settling = self.halved_after is not None and visit.iteration > self.halved_after
             x = (x + proposed) / 2 if settling else proposed
+            del proposed
             if self.projection and visit.index == visit.total:
                 x = local.consistent(x)
             image = m.operator.join_blocks(x) if self.blockwise else x

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from csrecon.cli import torchrun
 from csrecon.cli.command import fail, progress
 from csrecon.errors import BatchError, CsreconError, InputError, UsageError
 from csrecon.files import reading, refuse_existing
@@ -99,28 +100,42 @@ def run(
     tasks: Sequence[Task],
     work: Callable[[Task], dict[str, Any]],
     report: Callable[[list[dict[str, Any]]], None],
+    share: tuple[int, int] = (0, 1),
 ) -> None:
     """Do the work of every task and report the results of those that succeeded.
 
-    A single task raises its own error. In a batch, every failure is told and the rest go on.
+    A single task raises its own error. In a batch, every failure is told and the rest go on. Of
+    several processes, the i-th of n as `share` says, each does every n-th task, and the first one
+    reports for all.
 
     Raises:
         BatchError: after the report, if a task of a batch failed.
     """
+    rank, world = share
     if len(tasks) == 1:
-        report([work(tasks[0])])
+        if not rank:
+            report([work(tasks[0])])
         return
-    results, failed = [], []
+    results: dict[int, dict[str, Any]] = {}
+    failed: dict[int, str] = {}
     with progress() as bar:
-        for task in bar.track(tasks, description="files"):
+        mine = range(rank, len(tasks), world)
+        for index in bar.track(mine, description="files"):
             try:
-                results.append(work(task))
+                results[index] = work(tasks[index])
             except (CsreconError, OSError) as error:
-                failed.append(task.source)
+                failed[index] = tasks[index].source.name
                 fail(str(error))
-    report(results)
+    if world > 1:
+        for theirs in torchrun.gathered((results, failed)):
+            results |= theirs[0]
+            failed |= theirs[1]
+    if rank:
+        return
+    report([results[index] for index in sorted(results)])
     if failed:
-        names = ", ".join(path.name for path in failed[:5]) + (", …" if len(failed) > 5 else "")
+        first = [failed[index] for index in sorted(failed)][:5]
+        names = ", ".join(first) + (", …" if len(failed) > 5 else "")
         raise BatchError(
             f"{len(failed)} of {len(tasks)} files failed ({names}); the others are done."
         )

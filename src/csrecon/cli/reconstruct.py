@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from csrecon.cli import batch, lab, parse
+from csrecon.cli import batch, lab, parse, torchrun
 from csrecon.cli.command import Device, Json, Overwrite, Precision, Tile, progress, say, say_json
 from csrecon.errors import InputError, UsageError
 
@@ -71,6 +71,7 @@ def reconstruct(
         csrecon reconstruct lab.npy --phi phi.npy --shape 480x288 -o lab.tif
         csrecon reconstruct lab.mat --var y --phi lab.mat:phi --shape 480x288 --pixel-order F
         csrecon reconstruct measurements/ -o images/
+        torchrun --nproc-per-node 8 -m csrecon reconstruct measurements/ -o images/
     """
     from csrecon import __version__, api, cards, execution, files, images, zoo
 
@@ -93,11 +94,10 @@ def reconstruct(
     for task in tasks:
         images.check_suffix(task.target)
         _keep_inputs(task.target, inputs)
-    setup = execution.choose(device, precision, tile)
 
     @functools.cache
     def network(level: float | None) -> "Reconstructor":
-        return execution.prepare(zoo.load(model, level), setup)
+        return zoo.load(model, level)
 
     per_ratio = model in cards.cards() and cards.card(model).per_ratio
     if not per_ratio:
@@ -164,7 +164,9 @@ def reconstruct(
                 f"{r['precision']}{figures}"
             )
 
-    batch.run(tasks, work, report)
+    with torchrun.processes(device) as (chosen, rank, world):
+        setup = execution.choose(chosen, precision, tile)
+        batch.run(tasks, work, report, (rank, world))
 
 
 def _turned(pixels: "NDArray[Any]", degrees: int) -> "NDArray[Any]":

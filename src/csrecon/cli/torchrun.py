@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
@@ -28,3 +29,12 @@ def wait() -> None:
     from torch import distributed
 
     distributed.barrier()
+
+
+def gathered(mine: Any) -> list[Any]:
+    """What every process has, in the order of their ranks; all of them have to ask."""
+    from torch import distributed
+
+    everyone: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(everyone, mine)
+    return everyone
