@@ -1,6 +1,7 @@
 """Fixtures: the shared reference folder where there is one, and images made from formulas."""
 
 import contextlib
+import importlib.util
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -33,6 +34,28 @@ def scene(height: int = 50, width: int = 70) -> np.ndarray:
     green = 120 + 90 * np.cos(column / 9)
     blue = 60 + 120 * ((row // 8 + column // 8) % 2)
     return np.stack([red, green, blue], axis=-1).astype(np.uint8)
+
+
+_DECLARED: list[torch.library.Library] = []
+
+
+def make_torchvision_importable() -> None:
+    """Declare two operators that `import torchvision` wants and nothing here calls.
+
+    Their compiled part is linked against CUDA in PyPI's wheel, and cannot be loaded beside a CPU
+    build of PyTorch.
+    """
+    spec = importlib.util.find_spec("torchvision")
+    if _DECLARED or spec is None or spec.origin is None:
+        return
+    try:
+        torch.ops.load_library(str(Path(spec.origin).with_name("_C.so")))
+    except OSError:
+        _DECLARED.append(torch.library.Library("torchvision", "FRAGMENT"))
+        for name in ("nms", "qnms"):
+            _DECLARED[0].define(
+                f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            )
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ ROOMS = [
     "images",
     "fetch",
     "metrics",
+    "perceptual",
     "operators",
     "measurement",
     "noise",

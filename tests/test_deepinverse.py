@@ -2,7 +2,6 @@
 
 import importlib.util
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,32 +13,11 @@ from csrecon.errors import InputError, UsageError
 from csrecon.metrics import psnr
 from csrecon.operators import BlockOperator, make
 from tests.checks import check_operator, check_reconstructor
-from tests.conftest import ROOT, scene
+from tests.conftest import ROOT, make_torchvision_importable, scene
 
 if importlib.util.find_spec("deepinv") is None:
     pytest.skip("deepinv is not installed", allow_module_level=True)
-
-
-def _declare_what_torchvision_lacks() -> torch.library.Library | None:
-    """Two operators that `import torchvision` wants and DeepInverse never calls.
-
-    Their compiled part is linked against CUDA in PyPI's wheel, and cannot be loaded beside a CPU
-    build of PyTorch.
-    """
-    spec = importlib.util.find_spec("torchvision")
-    assert spec is not None
-    assert spec.origin is not None
-    try:
-        torch.ops.load_library(str(Path(spec.origin).with_name("_C.so")))
-    except OSError:
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        return library
-    return None
-
-
-_DECLARED = _declare_what_torchvision_lacks()
+make_torchvision_importable()
 
 import deepinv  # noqa: E402
 

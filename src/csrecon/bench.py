@@ -11,14 +11,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import torch
 
 import csrecon
-from csrecon import api, cards, depot, execution, files, images, metrics
+from csrecon import api, cards, depot, execution, files, images, metrics, perceptual
 from csrecon.journal import Journal, key_of
 from csrecon.measurement import Measurement
 from csrecon.metrics import Protocol, Score
@@ -29,6 +29,7 @@ from csrecon.recursion import Reconstructor, Schedule, Unfolding
 
 log = logging.getLogger(__name__)
 
+_CPU = torch.device("cpu")
 PAPER_BLOCK = (DEFAULT_SIDE, DEFAULT_SIDE)
 
 
@@ -51,6 +52,7 @@ class Row:
     ssim: float
     seconds: float
     peak_memory: int | None
+    lpips: float | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ class Plan:
         noise_sigma: standard deviation of Gaussian noise on y, of full scale.
         kind: of Φ, a name of operators.KINDS.
         block: pixels of a block, (height, width).
+        lpips: whether to score with LPIPS too.
     """
 
     dataset: str
@@ -120,6 +123,7 @@ class Plan:
     noise_sigma: float = 0.0
     kind: str = "gaussian"
     block: tuple[int, int] = PAPER_BLOCK
+    lpips: bool = False
 
     @property
     def published(self) -> Protocol | None:
@@ -144,7 +148,11 @@ def evaluate(
     clean = Measurement.of(operator, operator(picture.planes), picture.format)
     m = Noise(plan.noise_sigma).added(clean, picture.planes, seed=0)
     image, seconds = _timed(model, m, schedule, plan.setup)
-    return metrics.score(image, picture.planes, plan.protocol), seconds
+    score = metrics.score(image, picture.planes, plan.protocol)
+    if plan.lpips:
+        planes = [planes.transpose(0, 1) for planes in (image.clamp(0, 1), picture.planes)]
+        score = replace(score, lpips=float(perceptual.lpips(*planes)))
+    return score, seconds
 
 
 def run(
@@ -173,6 +181,8 @@ def run(
     Raises:
         UsageError, InputError, ModelError, ResourceError: as in `reconstruct`.
     """
+    if plan.lpips:
+        perceptual.network(_CPU)
     n = plan.block[0] * plan.block[1]
     counts = {ratio: count_measurements(n, ratio) for ratio in ratios}
 
@@ -216,6 +226,7 @@ def run(
                     seed=job.seed,
                     psnr=score.psnr,
                     ssim=score.ssim,
+                    lpips=score.lpips,
                     seconds=seconds,
                     peak_memory=peak_memory(plan.setup.device),
                 )
@@ -239,6 +250,7 @@ def journal_key(job: "_Job", schedule: Schedule | None, image: str, plan: Plan) 
             "noise_sigma": plan.noise_sigma,
             "csrecon": csrecon.__version__,
             "torch": torch.__version__,
+            **({"lpips": True} if plan.lpips else {}),
         }
     )
 
@@ -305,9 +317,7 @@ def summarize(rows: Sequence[Row], protocol: Protocol | None = "paper") -> list[
     for (model, dataset, ratio, ipl), group in groups.items():
         card = cards.cards().get(model)
         printed = card.published_at(dataset, protocol, ipl, ratio) if card and protocol else None
-        count = len(group)
         peaks = [row.peak_memory for row in group if row.peak_memory is not None]
-        mean = Score(sum(r.psnr for r in group) / count, sum(r.ssim for r in group) / count)
         cells.append(
             Cell(
                 model=model,
@@ -316,10 +326,10 @@ def summarize(rows: Sequence[Row], protocol: Protocol | None = "paper") -> list[
                 ipl=ipl,
                 images=len({row.image for row in group}),
                 seeds=len({row.seed for row in group}),
-                score=mean,
+                score=metrics.mean([Score(r.psnr, r.ssim, r.lpips) for r in group]),
                 spread=_spread(group),
                 paper=Score(*printed) if printed else None,
-                seconds=sum(row.seconds for row in group) / count,
+                seconds=statistics.fmean(row.seconds for row in group),
                 peak_memory=max(peaks, default=None),
             )
         )

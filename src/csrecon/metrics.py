@@ -5,7 +5,9 @@ SSIM is the mean over all 7×7 windows inside the image of
 C₂ = 0.03² for peak 1 and the sample (N-1) covariance: what scikit-image computes by default.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
 import torch
@@ -25,10 +27,21 @@ SSIM_WINDOW = 7
 
 @dataclass(frozen=True)
 class Score:
-    """PSNR in dB (infinite for equal images) and SSIM (NaN below 7×7) of one image."""
+    """PSNR in dB (infinite for equal images), SSIM (NaN below 7×7) and, if asked, LPIPS."""
 
     psnr: float
     ssim: float
+    lpips: float | None = None
+
+
+def mean(scores: Sequence[Score]) -> Score:
+    """The mean of every figure; of LPIPS only where all have it."""
+    known = [score.lpips for score in scores if score.lpips is not None]
+    return Score(
+        fmean(score.psnr for score in scores),
+        fmean(score.ssim for score in scores),
+        fmean(known) if len(known) == len(scores) else None,
+    )
 
 
 def _check(x: Tensor, reference: Tensor) -> None:
@@ -64,14 +77,14 @@ def ssim(x: Tensor, reference: Tensor, peak: float = 1.0) -> Tensor:
     a, b = x.double(), reference.double()
     count = SSIM_WINDOW**2
 
-    def mean(image: Tensor) -> Tensor:
+    def local(image: Tensor) -> Tensor:
         return avg_pool2d(image, SSIM_WINDOW, stride=1)
 
-    mean_a, mean_b = mean(a), mean(b)
+    mean_a, mean_b = local(a), local(b)
     unbiased = count / (count - 1)
-    var_a = unbiased * (mean(a * a) - mean_a**2)
-    var_b = unbiased * (mean(b * b) - mean_b**2)
-    covariance = unbiased * (mean(a * b) - mean_a * mean_b)
+    var_a = unbiased * (local(a * a) - mean_a**2)
+    var_b = unbiased * (local(b * b) - mean_b**2)
+    covariance = unbiased * (local(a * b) - mean_a * mean_b)
     c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
     similarity = ((2 * mean_a * mean_b + c1) * (2 * covariance + c2)) / (
         (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)

@@ -15,8 +15,9 @@ import csrecon
 from csrecon import files
 from csrecon.bench import Cell, Plan, Row
 from csrecon.errors import UsageError
-from csrecon.metrics import PROTOCOLS, Score
+from csrecon.metrics import PROTOCOLS, Score, mean
 
+_LPIPS = ", LPIPS 0.1 of AlexNet on gray as RGB"
 SUFFIXES = (".csv", ".json", ".md", ".tex")
 
 
@@ -31,7 +32,7 @@ class Conditions:
         return {
             "dataset": self.plan.dataset,
             "protocol": self.plan.protocol,
-            "protocol_text": PROTOCOLS[self.plan.protocol],
+            "protocol_text": PROTOCOLS[self.plan.protocol] + _LPIPS * self.plan.lpips,
             "seeds": list(self.plan.seeds),
             "phi": f"{self.plan.kind}, {self.plan.block[0]}×{self.plan.block[1]} blocks, seed "
             + ", ".join(map(str, self.plan.seeds)),
@@ -48,9 +49,10 @@ class Conditions:
     def __str__(self) -> str:
         """One line under a table."""
         facts = self.facts()
+        scored = "PSNR in dB / SSIM" + " / LPIPS" * self.plan.lpips
         noise = f"noise σ {self.plan.noise_sigma:g}; " if self.plan.noise_sigma else ""
         return (
-            f"{self.plan.dataset}; PSNR in dB / SSIM: {facts['protocol_text']}; "
+            f"{self.plan.dataset}; {scored}: {facts['protocol_text']}; "
             f"Φ {facts['phi']}; {noise}{self.plan.setup}, {facts['threads']} threads; "
             f"csrecon {facts['csrecon']}, torch {facts['torch']}."
         )
@@ -58,17 +60,15 @@ class Conditions:
 
 def _average(scores: Sequence[Score | None]) -> Score | None:
     known = [score for score in scores if score is not None]
-    if len(known) < len(scores):
-        return None
-    count = len(known)
-    return Score(sum(s.psnr for s in known) / count, sum(s.ssim for s in known) / count)
+    return mean(known) if len(known) == len(scores) else None
 
 
 def _pair(score: Score | None, spread: float | None = None) -> str:
     if score is None:
         return ""
     around = "" if spread is None else f" ± {spread:.2f}"
-    return f"{score.psnr:.2f}{around} / {score.ssim:.4f}"
+    perceptual = "" if score.lpips is None else f" / {score.lpips:.4f}"
+    return f"{score.psnr:.2f}{around} / {score.ssim:.4f}{perceptual}"
 
 
 def _series(cells: Sequence[Cell]) -> list[list[Cell]]:
@@ -102,7 +102,8 @@ def table(cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
 
 def listing(cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
     """Header and lines for a terminal: a line per cell, and one per mean over the ratios."""
-    header = ["model", "IPL", "ratio", "PSNR / SSIM", "paper", "s/image", "peak MB"]
+    scored = "PSNR / SSIM" + " / LPIPS" * any(cell.score.lpips is not None for cell in cells)
+    header = ["model", "IPL", "ratio", scored, "paper", "s/image", "peak MB"]
     lines = []
     for group in _series(cells):
         name, ipl = Path(group[0].model).name, group[0].ipl
@@ -189,6 +190,7 @@ def _record(cell: Cell) -> dict[str, Any]:
     """The fields of a cell, flat; the paper's are None where it has none."""
     record = asdict(cell)
     score, paper = record.pop("score"), record.pop("paper") or {"psnr": None, "ssim": None}
+    score, paper = ({k: v for k, v in s.items() if k != "lpips" or v} for s in (score, paper))
     return {**record, **score, **{f"paper_{name}": value for name, value in paper.items()}}
 
 

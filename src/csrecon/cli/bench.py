@@ -70,6 +70,12 @@ def bench(
         float, typer.Option(help="Gaussian noise on y, of full scale.", min=0)
     ] = 0.0,
     protocol: Annotated[str, typer.Option(help="Scoring protocol: paper or standard.")] = "paper",
+    figures: Annotated[
+        str,
+        typer.Option(
+            "--metrics", help="psnr,ssim, or psnr,ssim,lpips (needs the extra lpips; downloads it)."
+        ),
+    ] = "psnr,ssim",
     limit: Annotated[
         int | None, typer.Option(help="Only the first N images of the set.", min=1, metavar="N")
     ] = None,
@@ -142,6 +148,7 @@ def bench(
             noise_sigma,
             kind,
             (block, block) if block else default_block(kind),
+            parse.lpips(figures),
         )
         keep = resume or bool(table) or jobs > 1 or world > 1
         work = _Work(plan, journals.default() if keep else None, jobs, rank, world)

@@ -53,3 +53,13 @@ def ratios(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
         raise UsageError(f"--ratio {text!r}: expected numbers in (0, 1], as 0.1,0.3.") from error
+
+
+def lpips(text: str) -> bool:
+    """`psnr,ssim,lpips` -> whether LPIPS is asked for."""
+    asked = {part.strip().lower() for part in text.split(",")}
+    if not asked <= {"psnr", "ssim", "lpips"}:
+        raise UsageError(
+            f"--metrics {text!r}: expected psnr,ssim (always there) or psnr,ssim,lpips."
+        )
+    return "lpips" in asked
