@@ -209,11 +209,11 @@ def test_f15(lab):
     """Rows of Φ that are not orthonormal
     the equivalent orthonormal system; the same image"""
     phi, values = lab
-    run("reconstruct", "lab.npy", *LAB, "-o", "a.npy")
+    run("reconstruct", "lab.npy", *LAB, "--precision", "fp32", "-o", "a.npy")
     u, s, vt = np.linalg.svd(phi.astype(np.float64), full_matrices=False)
     np.save("phi.npy", vt)
     np.save("lab.npy", values @ u / s)
-    run("reconstruct", "lab.npy", *LAB, "-o", "b.npy")
+    run("reconstruct", "lab.npy", *LAB, "--precision", "fp32", "-o", "b.npy")
     np.testing.assert_allclose(np.load("a.npy"), np.load("b.npy"), atol=1e-3)
 
 
@@ -221,10 +221,10 @@ def test_f16(lab):
     """A Φ whose rows depend on each other
     those that count; the note says how many"""
     phi, values = lab
-    run("reconstruct", "lab.npy", *LAB, "-o", "a.npy")
+    run("reconstruct", "lab.npy", *LAB, "--precision", "fp32", "-o", "a.npy")
     np.save("phi.npy", np.concatenate([phi, phi[:5]]))
     np.save("lab.npy", np.concatenate([values, values[:, :5]], axis=1))
-    result = run("reconstruct", "lab.npy", *LAB, "-o", "b.npy")
+    result = run("reconstruct", "lab.npy", *LAB, "--precision", "fp32", "-o", "b.npy")
     assert "rank 40 of 45" in result.stderr
     np.testing.assert_allclose(np.load("a.npy"), np.load("b.npy"), atol=1e-3)
 
@@ -344,7 +344,7 @@ def test_f28(y, monkeypatch):
 def test_f29(y, monkeypatch):
     """Half precision that overflows
     computed again in fp32, and said"""
-    run("reconstruct", y, "-o", "a.npy", "--ipl", 1)
+    run("reconstruct", y, "-o", "a.npy", "--ipl", 1, "--precision", "fp32")
     original = CoastBlock.prox
 
     def narrow(self, r, gain):

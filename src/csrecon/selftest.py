@@ -44,7 +44,7 @@ def scene() -> NDArray[np.float32]:
 def compute(device: torch.device, model: str | Path = MODEL) -> dict[str, NDArray[np.float32]]:
     """Φ's fingerprint, y, and the reconstruction, by the names they are stored under."""
     m = api.sample(scene(), RATIO)
-    image = api.reconstruct(m, model, IPL, device)
+    image = api.reconstruct(m, model, IPL, device, precision="fp32")
     fingerprint = np.array(m.operator.phi.fingerprint, np.float32)  # type: ignore[union-attr]
     return {"fingerprint": fingerprint, "y": m.y.numpy(), "image": image}
 

@@ -35,7 +35,7 @@ def doctor(device: Device = "auto", as_json: Json = False) -> None:
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         **{name: metadata.version(name) for name in _PACKAGES},
         "devices": ", ".join(["cpu", *gpus, *(["mps"] * torch.backends.mps.is_available())]),
-        "chosen": str(chosen),
+        "chosen": f"{chosen}, {execution.fastest_precision(chosen)}",
         "threads": torch.get_num_threads(),
         "cache": f"{cache} ({'there' if cache.is_dir() else 'not made yet'})",
         "CSRECON_DATA": os.environ.get("CSRECON_DATA", "not set"),
