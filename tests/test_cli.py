@@ -72,7 +72,7 @@ def test_ipl_per_layer(measured):
 
 def test_beyond_the_training_is_said(measured):
     result = run("reconstruct", measured, "--ipl", 7)
-    assert "beyond the 6 iterations" in result.stderr
+    assert "above 6 iterations" in result.stderr
     assert "beyond" not in run("reconstruct", measured, "--ipl", 7, "-q", "--overwrite").stderr
 
 

@@ -152,6 +152,16 @@ def test_unknown_gain_and_offset_are_estimated(kind, gain, offset):
     assert made.y.abs().mean() == pytest.approx(scale * gain / correction.gain, rel=0.1)
 
 
+def test_noise_is_known_in_the_units_of_y():
+    """The difference of two values has √2 of their noise, and a gain of 4 a quarter of it."""
+    phi = phi_of()
+    made = read(native(phi), phi, noise=0.1)[1]
+    assert made.noise == pytest.approx(0.1)
+    pairs = np.repeat(native(phi), 2, axis=1) * np.tile([1, 0], phi.shape[0])
+    made = read(4 * pairs, phi, noise=0.1, gain=4.0, differential=True)[1]
+    assert made.noise == pytest.approx(0.1 * np.sqrt(2) / 4)
+
+
 def test_differential_patterns():
     binary = phi_of("binary", 40)
     signs = Phi.given(2 * binary.matrix - 1)
@@ -174,6 +184,7 @@ def test_differential_patterns():
         ({"pixel_order": "c"}, "pixel_order 'c': expected C, F"),
         ({"gain": 0.0}, "other than 0"),
         ({"gain": float("nan")}, "other than 0"),
+        ({"noise": -0.1}, "standard deviation"),
         ({"white": np.ones(3)}, "both"),
         ({"white": np.ones(3), "black": np.ones(3), "gain": "auto"}, "leave those out"),
     ],

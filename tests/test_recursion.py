@@ -217,7 +217,7 @@ def test_limits(m, caplog):
     net(m, Schedule((3, 3)))
     assert not caplog.text
     net(m, Schedule((5, 1)))
-    assert "beyond the 3 iterations" in caplog.text
+    assert "above 3 iterations" in caplog.text
     with pytest.raises(UsageError, match=r"1\.\.5"):
         net(m, Schedule((6, 1)))
     net(csrecon.sample(scene()[..., 0], 0.9))

@@ -109,7 +109,7 @@ class Plan:
         setup: the device and the precision.
         seeds: of Φ; every one is measured.
         protocol: how to score, a name of metrics.PROTOCOLS.
-        noise_sigma: standard deviation of Gaussian noise on y, of full scale.
+        noise_sigma: standard deviation of Gaussian noise on y.
         kind: of Φ, a name of operators.KINDS.
         block: pixels of a block, (height, width).
         lpips: whether to score with LPIPS too.
@@ -150,8 +150,9 @@ def evaluate(
     image, seconds = _timed(model, m, schedule, plan.setup)
     score = metrics.score(image, picture.planes, plan.protocol)
     if plan.lpips:
-        planes = [planes.transpose(0, 1) for planes in (image.clamp(0, 1), picture.planes)]
-        score = replace(score, lpips=float(perceptual.lpips(*planes)))
+        shown = metrics.shown(image, plan.protocol).float()
+        distance = perceptual.lpips(shown, picture.planes.transpose(0, 1))
+        score = replace(score, lpips=float(distance))
     return score, seconds
 
 
@@ -181,6 +182,7 @@ def run(
     Raises:
         UsageError, InputError, ModelError, ResourceError: as in `reconstruct`.
     """
+    plan = replace(plan, setup=replace(plan.setup, spare=None))  # a row is of one device
     if plan.lpips:
         perceptual.network(_CPU)
     n = plan.block[0] * plan.block[1]
@@ -244,7 +246,7 @@ def journal_key(job: "_Job", schedule: Schedule | None, image: str, plan: Plan) 
             "block": plan.block,
             "image": image,
             "schedule": None if schedule is None else [*schedule.counts, schedule.order],
-            "precision": plan.setup.precision,
+            "precision": plan.setup.numerics,
             "device": plan.setup.device.type,
             "protocol": plan.protocol,
             "noise_sigma": plan.noise_sigma,

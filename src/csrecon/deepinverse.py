@@ -56,19 +56,26 @@ class PhysicsOperator(LinearOperator):
     Its `orthonormalized` gives the projector on what the physics sees, as good as the physics'
     own pseudo-inverse: in closed form where it has one, by iterations where not.
 
+    Args:
+        physics: measures images (B, 1, H, W).
+        image_shape: (H, W).
+        device: where the physics is.
+
     Raises:
         InputError: a physics that does not measure images (B, 1, H, W).
     """
 
-    def __init__(self, physics: LinearPhysics, image_shape: tuple[int, int]) -> None:
+    def __init__(
+        self, physics: LinearPhysics, image_shape: tuple[int, int], device: torch.device
+    ) -> None:
         super().__init__(image_shape)
         self.physics = physics
         try:
-            y = physics.A(torch.zeros(1, 1, *image_shape))
+            y = physics.A(torch.zeros(1, 1, *image_shape, device=device))
         except (RuntimeError, ValueError) as error:
             raise InputError(
                 f"{type(physics).__name__} cannot measure an image of shape (1, 1, "
-                f"{image_shape[0]}, {image_shape[1]}), one channel: {error}"
+                f"{image_shape[0]}, {image_shape[1]}), one channel, on {device}: {error}"
             ) from error
         if not isinstance(y, Tensor) or y.is_complex():
             raise InputError(f"{type(physics).__name__} does not give one real tensor.")
@@ -87,12 +94,14 @@ class PhysicsOperator(LinearOperator):
 
     def forward(self, x: Tensor) -> Tensor:
         """Measure (B, 1, H, W), without the physics' noise."""
-        y: Tensor = self.physics.A(x)
+        with torch.autocast(x.device.type, enabled=False):
+            y: Tensor = self.physics.A(x)
         return y
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Apply Aᵀ."""
-        x: Tensor = self.physics.A_adjoint(y)
+        with torch.autocast(y.device.type, enabled=False):
+            x: Tensor = self.physics.A_adjoint(y)
         return x
 
     def orthonormalized(self, y: Tensor) -> tuple[LinearOperator, Tensor, float]:
@@ -100,7 +109,8 @@ class PhysicsOperator(LinearOperator):
         draw = torch.Generator().manual_seed(0)
         noise = torch.randn((_PROBES, *self.y_shape), generator=draw).to(y.device)
         growth = float(self.physics.A_dagger(noise).square().mean().sqrt())
-        return Projector(self.physics, self.image_shape), self.physics.A_dagger(y), growth
+        projector = Projector(self.physics, self.image_shape, y.device)
+        return projector, self.physics.A_dagger(y), growth
 
     def per_block(self, y: Tensor) -> tuple[Self, Tensor]:
         """The image is its own only block."""
@@ -114,11 +124,13 @@ class PhysicsOperator(LinearOperator):
 class Projector(PhysicsOperator):
     """P = A⁺A: what a physics sees of an image, as an image; its own adjoint and inverse."""
 
-    def __init__(self, physics: LinearPhysics, image_shape: tuple[int, int]) -> None:
-        super().__init__(physics, image_shape)
+    def __init__(
+        self, physics: LinearPhysics, image_shape: tuple[int, int], device: torch.device
+    ) -> None:
+        super().__init__(physics, image_shape, device)
         self._y_shape = (1, *image_shape)
         draw = torch.Generator().manual_seed(0)
-        signs = torch.randint(2, (_PROBES, 1, *image_shape), generator=draw) * 2.0 - 1
+        signs = (torch.randint(2, (_PROBES, 1, *image_shape), generator=draw) * 2.0 - 1).to(device)
         # Hutchinson's estimate of the trace: rank over n.
         self._ratio = min(1.0, max(1e-6, float((signs * self(signs)).mean())))
 
@@ -129,7 +141,8 @@ class Projector(PhysicsOperator):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply P to (B, 1, H, W)."""
-        seen: Tensor = self.physics.A_dagger(self.physics.A(x))
+        with torch.autocast(x.device.type, enabled=False):
+            seen: Tensor = self.physics.A_dagger(self.physics.A(x))
         return seen
 
     def adjoint(self, y: Tensor) -> Tensor:
@@ -163,8 +176,8 @@ def measurement(y: Tensor, physics: LinearPhysics) -> Measurement:
     if isinstance(physics, Physics):
         ready = Measurement.of(physics.operator, y.flatten(0, 1))
     else:
-        shape = physics.A_adjoint(y).shape
-        ready = Measurement.of(PhysicsOperator(physics, (int(shape[-2]), int(shape[-1]))), y)
+        height, width = physics.A_adjoint(y).shape[-2:]
+        ready = Measurement.of(PhysicsOperator(physics, (height, width), y.device), y)
     noise = physics.noise_model
     sigma = float(noise.sigma.mean()) if isinstance(noise, GaussianNoise) else 0.0
     return Measurement(ready.operator, ready.y, ready.level, noise=sigma)
@@ -203,7 +216,8 @@ class Solver:
     """A model of DeepInverse as a reconstructor of csrecon.
 
     Args:
-        model: anything that is called as model(y, physics) and gives images (B, 1, H, W).
+        model: is called as model(y, physics) and gives images (B, 1, H, W); it runs on the
+            measurement's device, always in fp32.
     """
 
     def __init__(self, model: DeepInverseModel) -> None:
@@ -217,7 +231,10 @@ class Solver:
         """
         if schedule is not None:
             raise UsageError("a model of DeepInverse has no layers here: leave out the IPL.")
-        image = self.model(m.y[:, None], Physics(m.operator, m.noise))
+        device = m.y.device
+        physics = Physics(m.operator, m.noise).to(device)
+        with torch.autocast(device.type, enabled=False):
+            image = self.model.to(device)(m.y[:, None], physics)
         yield Step(image, image.new_zeros(()), 1, 1)
 
     def __call__(self, m: Measurement, schedule: Schedule | None = None) -> Tensor:

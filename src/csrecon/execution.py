@@ -16,7 +16,7 @@ from torch import nn
 from csrecon.errors import InputError, ResourceError, UsageError
 from csrecon.measurement import Measurement
 from csrecon.recursion import Reconstructor, Schedule, Step, Unfolding, last
-from csrecon.tiles import SMALLEST, Tiles
+from csrecon.tiles import SMALLEST, Tiles, is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 _TILES = {"cpu": 512, "cuda": 4096}  # features of a tile take about 150 MB, 9 GB
 _CPU = torch.device("cpu")
 _PRECISE = 10  # one in so many iterations, the last ones, is computed in fp32
-_NO_MEMORY = "can't allocate memory"  # what PyTorch says on the CPU
-_CPU_BF16 = ("avx512_bf16", "amx_bf16", "arm_bf16")
+_CPU_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # the last is what ARM calls it
 _TYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -53,6 +52,12 @@ class Setup:
     def __str__(self) -> str:
         """`cpu, bf16`."""
         return f"{self.device}, {self.precision}"
+
+    @property
+    def numerics(self) -> str:
+        """All that rounding depends on, as a text."""
+        rest = "" if self.precision == "fp32" else f", the last 1 in {_PRECISE} iterations fp32"
+        return self.precision + rest
 
     def autocast(self) -> torch.autocast:
         """The context in which the convolutions run in their precision."""
@@ -133,7 +138,8 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
 def prepare(model: Reconstructor, setup: Setup) -> Reconstructor:
     """Move a network to its device, in the memory layout its convolutions run fastest in."""
     if isinstance(model, nn.Module):
-        return model.to(setup.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        with torch.inference_mode(False):  # or its weights could never be trained again
+            return model.to(setup.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
     return model
 
 
@@ -141,7 +147,7 @@ def prepare(model: Reconstructor, setup: Setup) -> Reconstructor:
 def steps(
     model: Reconstructor, m: Measurement, schedule: Schedule | None, setup: Setup
 ) -> Iterator[Step]:
-    """Run a prepared reconstructor on a measurement; yield every iterate, on the device.
+    """Run a reconstructor on a measurement; yield every iterate, on the device.
 
     The measurement is whitened first (Measurement.whiten) and left as it is. Where half precision
     overflows, everything is computed once more in fp32, and where memory ends, on the spare
@@ -158,13 +164,14 @@ def steps(
         yield from _precisely(prepare(model, setup), white, schedule, setup)
         return
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and _NO_MEMORY not in str(error):
+        if not is_out_of_memory(error):
             raise
         if setup.spare is None:
             raise _out_of_memory(m, setup.device) from error
     log.warning("%s has too little memory: going on on %s.", setup.device, setup.spare)
-    tile = _TILES.get(setup.spare.type)
-    yield from steps(model, m, schedule, replace(setup, device=setup.spare, tile=tile, spare=None))
+    precision = "fp32" if setup.precision == "fp32" else fastest_precision(setup.spare)
+    there = Setup(setup.spare, precision, _TILES.get(setup.spare.type))
+    yield from steps(model, m, schedule, there)
 
 
 def _precisely(

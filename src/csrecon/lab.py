@@ -5,8 +5,9 @@ by an Arrangement; where the shapes leave only one reading it needs not be said.
 """
 
 import logging
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -49,6 +50,7 @@ class Arrangement:
         white, black: values of an all-white (x = 1) and an all-black scene, (m,) or one row a
             block; they give gain and offset.
         differential: every pattern was followed by its complement; their difference counts.
+        noise: standard deviation of the noise on a value, as far as it is known.
     """
 
     layout: Layout = "auto"
@@ -60,9 +62,10 @@ class Arrangement:
     white: NDArray[Any] | None = None
     black: NDArray[Any] | None = None
     differential: bool = False
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
-        """Raise UsageError for unknown words, contradictions, or a gain of 0."""
+        """Raise UsageError for unknown words, contradictions, a gain of 0, or negative noise."""
         for name, kind in (("layout", Layout), ("pixel_order", Order), ("block_order", Order)):
             if getattr(self, name) not in get_args(kind):
                 raise UsageError(
@@ -74,6 +77,8 @@ class Arrangement:
             raise UsageError("a white and a black scene give gain and offset: leave those out.")
         if self.gain != "auto" and not (np.isfinite(self.gain) and self.gain != 0):
             raise UsageError(f"gain {self.gain}: expected a number other than 0, or auto.")
+        if not (np.isfinite(self.noise) and self.noise >= 0):
+            raise UsageError(f"noise {self.noise}: expected a standard deviation, from 0 on.")
 
 
 _Ordered = Callable[[NDArray[np.float32], int, str], NDArray[np.float32]]
@@ -175,7 +180,8 @@ def measurement(
         phi = _by_rows(phi, plain.block)
     gh, gw = plain.grid
     row, column = _places(arrangement, plain.grid, label)
-    rows = plain.m * (2 if arrangement.differential else 1)
+    values_each = 2 if arrangement.differential else 1
+    rows = plain.m * values_each
 
     def ordered(array: NDArray[np.float32], blocks: int, name: str) -> NDArray[np.float32]:
         ready = _rows_last(array, rows, blocks, arrangement.layout, name)
@@ -199,7 +205,8 @@ def measurement(
     gain, offset = _calibrated(arrangement, y, operator, scenes)
     y = (y - offset.astype(np.float32)) / np.float32(gain) * present[..., None]
     m = Measurement.of(operator, torch.from_numpy(y), PixelFormat("gray"))
-    return m, Calibration(gain, float(offset.mean()))
+    noise = arrangement.noise * math.sqrt(values_each) / abs(gain)
+    return replace(m, noise=noise), Calibration(gain, float(offset.mean()))
 
 
 def _scene(scene: NDArray[Any], rows: int, name: str, ordered: _Ordered) -> NDArray[np.float64]:

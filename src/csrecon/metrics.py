@@ -104,14 +104,18 @@ def protocol(name: str) -> Protocol:
     raise UsageError(f"protocol {name!r}: expected one of {', '.join(PROTOCOLS)}.")
 
 
+def shown(x: Tensor, protocol: Protocol) -> Tensor:
+    """What is scored of an image (C, 1, H, W): (1, C, H, W), clipped, and rounded if so said."""
+    clipped = x.clamp(0, 1).transpose(0, 1)
+    return torch.round(clipped.double() * 255) / 255 if protocol == "standard" else clipped
+
+
 def score(x: Tensor, reference: Tensor, protocol: Protocol = "paper") -> Score:
     """Score one image, its planes (C, 1, H, W) in [0, 1], by a named protocol.
 
     Source: PROTOCOLS; "paper" is what the authors of the recursive networks computed.
     """
-    clipped = x.clamp(0, 1).transpose(0, 1)
-    if protocol == "standard":
-        clipped = torch.round(clipped.double() * 255) / 255
+    clipped = shown(x, protocol)
     target = reference.transpose(0, 1)
     similarity = float("nan")
     if min(x.shape[-2:]) >= SSIM_WINDOW:

@@ -204,7 +204,8 @@ class RFMU(Modulation):
         max_steps: layers × IPL that the network is trained for.
         sites: places in a block with a unit of their own.
         level_scale: what the level is multiplied by (2 for ratios up to 1/2), or None.
-        noise_scale: what the standard deviation of the noise on y is multiplied by, or None.
+        noise_scale: what the standard deviation of the noise on y is multiplied by, 1 at most
+            being told, or None.
 
     Source: R, section 3.2.
     """
@@ -233,7 +234,7 @@ class RFMU(Modulation):
         if self.level_scale is not None:
             z.insert(0, self.level_scale * level)
         if self.noise_scale is not None:
-            z.append(self.noise_scale * noise)
+            z.append(min(1.0, self.noise_scale * noise))  # no more than in training
         told = next(self.parameters()).new_tensor(z)
         return torch.stack([unit(told) for unit in self.units])
 
@@ -347,8 +348,8 @@ class Unfolding(nn.Module):
         highest, limits = max(schedule.counts), self.limits
         if highest > limits.trained_ipl:
             log.warning(
-                "IPL %s is beyond the %d iterations per layer of the training: conditioning is "
-                "held at the last trained values.",
+                "IPL %s: above %d iterations per layer, what the layers are told of their place "
+                "stays as it is there.",
                 schedule,
                 limits.trained_ipl,
             )

@@ -190,7 +190,9 @@ def _record(cell: Cell) -> dict[str, Any]:
     """The fields of a cell, flat; the paper's are None where it has none."""
     record = asdict(cell)
     score, paper = record.pop("score"), record.pop("paper") or {"psnr": None, "ssim": None}
-    score, paper = ({k: v for k, v in s.items() if k != "lpips" or v} for s in (score, paper))
+    score, paper = (
+        {k: v for k, v in s.items() if k != "lpips" or v is not None} for s in (score, paper)
+    )
     return {**record, **score, **{f"paper_{name}": value for name, value in paper.items()}}
 
 

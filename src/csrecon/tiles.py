@@ -18,6 +18,13 @@ log = logging.getLogger(__name__)
 SMALLEST = 64
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device said that its memory has ended, each in words of its own."""
+    said = str(error)
+    ended = "out of memory" in said or "can't allocate memory" in said
+    return ended or isinstance(error, torch.OutOfMemoryError)
+
+
 class Tiles:
     """Applies blocks tile by tile; where memory ends it goes on with smaller tiles.
 
@@ -34,13 +41,13 @@ class Tiles:
         """x (B, 1, H, W), the gradient there and gains -> images; there is no penalty.
 
         Raises:
-            torch.OutOfMemoryError: not even the smallest tile fits.
+            RuntimeError: not even the smallest tile fits (see is_out_of_memory).
         """
         while True:
             try:
                 return self._tiled(block, x, gradient, gain), x.new_zeros(())
-            except torch.OutOfMemoryError:
-                if self.side <= SMALLEST:
+            except RuntimeError as error:
+                if self.side <= SMALLEST or not is_out_of_memory(error):
                     raise
             longest = max(x.shape[-2:])
             self.side = max(SMALLEST, min(self.side, longest) // 2)

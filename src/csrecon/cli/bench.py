@@ -43,7 +43,9 @@ def bench(
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="A model name or .safetensors file; repeat for several.  [rcoast]"),
+        typer.Option(
+            help="A model name, .safetensors file or hf:owner/name; repeatable.  [rcoast]"
+        ),
     ] = None,
     ratio: Annotated[
         str | None,
@@ -67,13 +69,14 @@ def bench(
         int | None, typer.Option(help="Side of a block in pixels.  [33; 32 for hadamard]", min=1)
     ] = None,
     noise_sigma: Annotated[
-        float, typer.Option(help="Gaussian noise on y, of full scale.", min=0)
+        float, typer.Option(help="Gaussian noise on y: standard deviation.", min=0)
     ] = 0.0,
     protocol: Annotated[str, typer.Option(help="Scoring protocol: paper or standard.")] = "paper",
     figures: Annotated[
         str,
         typer.Option(
-            "--metrics", help="psnr,ssim, or psnr,ssim,lpips (needs the extra lpips; downloads it)."
+            "--metrics",
+            help="psnr,ssim, or psnr,ssim,lpips (an extra; downloads AlexNet once, 233 MiB).",
         ),
     ] = "psnr,ssim",
     limit: Annotated[
@@ -103,11 +106,11 @@ def bench(
 ) -> None:
     """Measure models × ratios × IPLs on a set of images, or a whole table of the paper.
 
-    Prints PSNR and SSIM, the paper's figures beside ours where there are any, seconds per image
-    and peak memory (of the GPU, or of this process). Φ is the same for every model and image of a
-    ratio; --seed draws another, --kind makes another kind. A preset keeps the paper's figures,
-    those of the authors' weights measured here, and ours apart, and never computes a finished row
-    again.
+    Prints PSNR and SSIM (and LPIPS with --metrics), the paper's figures beside ours where there
+    are any, seconds per image and peak memory (of the GPU, or of this process). Φ is the same for
+    every model and image of a ratio; --seed draws another, --kind makes another kind. A preset
+    keeps the paper's figures, those of the authors' weights measured here, and ours apart, and
+    never computes a finished row again.
 
     **Examples**
 
@@ -124,9 +127,9 @@ def bench(
     from csrecon.operators.kinds import default_block
     from csrecon.solvers import SOLVERS
 
-    table = _table(
-        dataset, preset, any((model, ratio, ipl, ipls, block, noise_sigma, kind != "gaussian"))
-    )
+    perceptual = parse.lpips(figures)
+    own = (model, ratio, ipl, ipls, block, noise_sigma, kind != "gaussian", perceptual)
+    table = _table(dataset, preset, any(own))
     names = model or ["rcoast"]
     if (ipl or ipls) and all(name in SOLVERS for name in names):
         raise UsageError(f"{', '.join(names)}: a classical solver has no layers; leave out --ipl.")
@@ -148,7 +151,7 @@ def bench(
             noise_sigma,
             kind,
             (block, block) if block else default_block(kind),
-            parse.lpips(figures),
+            perceptual,
         )
         keep = resume or bool(table) or jobs > 1 or world > 1
         work = _Work(plan, journals.default() if keep else None, jobs, rank, world)
@@ -190,7 +193,7 @@ def _table(dataset: str | None, preset: str | None, chosen: bool) -> "Preset | N
         raise UsageError("give a set of images with --dataset, or a table with --preset.")
     if preset and chosen:
         raise UsageError(
-            f"--preset {preset} has its own models, ratios, IPLs and Φ: leave them out."
+            f"--preset {preset} has its own models, ratios, IPLs, Φ and metrics: leave them out."
         )
     return presets.preset(preset) if preset else None
 

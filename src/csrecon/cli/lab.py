@@ -64,6 +64,9 @@ class LabOptions:
         bool,
         _option("Every pattern is followed by its complement.", names=("--differential",)),
     ] = False
+    noise: Annotated[
+        float, _option("Standard deviation of the noise on a value, if you know it.", least=0)
+    ] = 0.0
 
     _KNOWN = ("phi", "seed", "shape", "block")
 
@@ -91,6 +94,7 @@ class LabOptions:
             white=scenes[0] if scenes else None,
             black=scenes[1] if scenes else None,
             differential=self.differential,
+            noise=self.noise,
         )
 
     def sampling(self) -> "Phi | None":

@@ -28,7 +28,10 @@ def reconstruct(
         typer.Argument(help="Measurement files, folders or globs.", metavar="MEASUREMENT"),
     ],
     model: Annotated[
-        str, typer.Option(help="A name of `csrecon models list`, or a .safetensors file.")
+        str,
+        typer.Option(
+            help="A name of `csrecon models list`, a .safetensors file, or hf:owner/name."
+        ),
     ] = "rcoast",
     ipl: Annotated[
         str | None,
@@ -126,9 +129,8 @@ def reconstruct(
         score = _score(pixels, original, seen) if original is not None else {}
         made_by = {
             "ratio": measured.operator.ratio,
-            "model": model,
+            "model": Path(model).name if model.endswith(".safetensors") else model,
             "iterations": final.total,
-            "precision": setup.precision,
             **loaded_from.correction,
         }
         facts = {"csrecon": __version__, **made_by}
@@ -142,6 +144,7 @@ def reconstruct(
             "color": measured.format.color,
             **made_by,
             "device": str(setup.device),
+            "precision": setup.precision,
             "seconds": round(seconds, 4),
             **({"missing_pixels": int((~seen).sum())} if seen is not None else {}),
             **score,

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 
@@ -16,7 +17,11 @@ def processes(device: str) -> Iterator[tuple[str, int, int]]:
     from torch import distributed
 
     cuda = device.startswith(("auto", "cuda")) and torch.cuda.is_available()
-    distributed.init_process_group("nccl" if cuda else "gloo")
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    # What is gathered lies on the CPU; who is done early waits for those that are not.
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    distributed.init_process_group(backend, timeout=timedelta(days=7))
     try:
         chosen = f"cuda:{os.environ['LOCAL_RANK']}" if cuda else "cpu"
         yield chosen, distributed.get_rank(), distributed.get_world_size()

@@ -24,7 +24,7 @@ def train(
         typer.Option(help="Training images: a named set or a folder; repeatable.  [the recipe's]"),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="A variant of the recipe: paper or 3pct.")
+        str | None, typer.Option(help="A variant of the recipe: refine or paper.")
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -33,7 +33,9 @@ def train(
     data_fraction: Annotated[
         float | None, typer.Option(help="Share of the paper's training blocks; 0.03 is its 3 %.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run.  [runs/NAME]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run.  [runs/NAME, runs/NAME-VARIANT]")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     init: Annotated[
         str | None,
@@ -51,8 +53,8 @@ def train(
 ) -> None:
     """Train a network by its recipe.
 
-    The run's folder gets log.jsonl, checkpoint.pt, weights.safetensors (for --model) and
-    curve.png. Ctrl-C ends the step, saves, and --resume continues as if nothing had happened.
+    The run's folder gets recipe.json, log.jsonl, checkpoint.pt, weights.safetensors (for --model)
+    and curve.png. Ctrl-C ends the step, saves, and --resume continues as if nothing had happened.
     Validation on Set11 runs where that set is found.
 
     **Examples**
