@@ -208,7 +208,6 @@ def test_quickstart():
         (["reconstruct", "m.npy", "--ipl", "two"], 2, "two"),
         (["reconstruct", "m.npy", "--ipl", "4,4"], 2, "5 layers"),
         (["reconstruct", "m.npy", "--model", "rcost"], 4, "did you mean 'rcoast'"),
-        (["reconstruct", "m.npy", "--model", "coast-5"], 4, "no released weights"),
         (["reconstruct", "m.npy", "--model", "a.safetensors"], 3, "no such file"),
         (["reconstruct", "m.npy", "--device", "tpu"], 2, "tpu"),
         (["reconstruct", "m.npy", "--device", "cuda:99"], 5, "cuda:99"),

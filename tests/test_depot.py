@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 import csrecon
-from csrecon import cards, datasets, depot, fetch, hub, images, model_page, zoo
+from csrecon import cards, datasets, depot, fetch, hub, images, model_page, presets, zoo
 from csrecon.cli.app import app
 from csrecon.errors import ModelError, UsageError
 from tests.conftest import scene, shared
@@ -121,6 +121,16 @@ def mine(tmp_path, monkeypatch):
 
 def own(weights, **changes):
     return {"version": 1, "models": {"mine": entry(weights, **changes)}}
+
+
+def test_a_card_without_weights_says_so(mine):
+    mine(own(None))
+    with pytest.raises(ModelError, match=r"'mine' has no released weights yet; models with: .*rco"):
+        csrecon.load("mine")
+    line = presets.Line(label="Mine", ipl=3, ours="mine")
+    table = presets.preset("table1").model_copy(update={"lines": (line,)})
+    reasons = [result.reason for result in presets.run(table, None, "paper")]
+    assert reasons == ["no weights were released", "not trained yet"]
 
 
 def test_a_checkpoint_that_wants_to_run_code_is_refused(server, mine, tmp_path):

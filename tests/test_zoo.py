@@ -22,13 +22,6 @@ def test_bundled_weights_are_the_card_s():
         assert zoo.read_blueprint(path) == card.blueprint()
 
 
-def test_cards_without_weights_say_so():
-    for name, card in cards.cards().items():
-        if card.weights is None:
-            with pytest.raises(ModelError, match=r"no released weights yet; models with: .*rcoast"):
-                csrecon.load(name)
-
-
 def test_a_solver_has_no_card():
     with pytest.raises(ModelError, match="classical solver"):
         cards.card("tv")
