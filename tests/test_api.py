@@ -228,7 +228,8 @@ def test_lower_precision_stays_in_the_convolutions():
         csrecon.reconstruct(m, precision="fp8")
 
 
-def test_the_last_tenth_of_the_iterations_is_computed_in_fp32(monkeypatch):
+@pytest.mark.parametrize(("ipl", "precise"), [(1, 1), (4, 2), (6, 3)])
+def test_the_last_tenth_of_the_iterations_is_computed_in_fp32(monkeypatch, ipl, precise):
     original, half = CoastBlock.prox, []
 
     def watched(self, r, gain):
@@ -236,8 +237,8 @@ def test_the_last_tenth_of_the_iterations_is_computed_in_fp32(monkeypatch):
         return original(self, r, gain)
 
     monkeypatch.setattr(CoastBlock, "prox", watched)
-    csrecon.reconstruct(csrecon.sample(GRAY, ratio=0.3), ipl=4, device="cpu", precision="bf16")
-    assert half == [True] * 18 + [False] * 2
+    csrecon.reconstruct(csrecon.sample(GRAY, ratio=0.3), ipl=ipl, device="cpu", precision="bf16")
+    assert half == [True] * (5 * ipl - precise) + [False] * precise
 
 
 @pytest.mark.parametrize("model", ["rcoast", "coast", "rista", "istanet-plus", "tv"])

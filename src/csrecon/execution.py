@@ -38,7 +38,8 @@ class Setup:
 
     Attributes:
         device: of images and weights.
-        precision: of the convolutions, but for the last tenth of the iterations; images and the
+        precision: of the convolutions, but for the last tenth of the iterations, at least one;
+            images and the
             gradient step are always fp32.
         tile: side of the tiles in pixels; None for whole images.
         spare: where to go on when the device has too little memory for any tile; None fails.
@@ -56,7 +57,11 @@ class Setup:
     @property
     def numerics(self) -> str:
         """All that rounding depends on, as a text."""
-        rest = "" if self.precision == "fp32" else f", the last 1 in {_PRECISE} iterations fp32"
+        rest = (
+            ""
+            if self.precision == "fp32"
+            else f", the last 1 in {_PRECISE} iterations, at least 1, fp32"
+        )
         return self.precision + rest
 
     def autocast(self) -> torch.autocast:
@@ -211,17 +216,17 @@ def _check_scale(m: Measurement) -> None:
 def _cast(iterates: Iterator[Step], setup: Setup) -> Iterator[Step]:
     """Compute every iterate in the setup's precision, which ends where the step is handed on.
 
-    The last tenth is computed in fp32: it takes back most of what half precision loses, because
+    The last tenth, at least one, is computed in fp32: it takes back most of what half precision loses, because
     a small error of an early iterate is an error that later ones correct.
     """
     precise = replace(setup, precision="fp32")
-    left, total = 1, 1
+    ending = False
     while True:
-        with (precise if left <= total // _PRECISE else setup).autocast():
+        with (precise if ending else setup).autocast():
             step = next(iterates, None)
         if step is None:
             return
-        left, total = step.total - step.index, step.total
+        ending = step.total - step.index <= max(1, step.total // _PRECISE)
         yield step
 
 
