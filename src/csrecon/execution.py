@@ -39,8 +39,7 @@ class Setup:
     Attributes:
         device: of images and weights.
         precision: of the convolutions, but for the last tenth of the iterations, at least one;
-            images and the
-            gradient step are always fp32.
+            images and the gradient step are always fp32.
         tile: side of the tiles in pixels; None for whole images.
         spare: where to go on when the device has too little memory for any tile; None fails.
     """
@@ -216,8 +215,8 @@ def _check_scale(m: Measurement) -> None:
 def _cast(iterates: Iterator[Step], setup: Setup) -> Iterator[Step]:
     """Compute every iterate in the setup's precision, which ends where the step is handed on.
 
-    The last tenth, at least one, is computed in fp32: it takes back most of what half precision loses, because
-    a small error of an early iterate is an error that later ones correct.
+    The last tenth, at least one, is computed in fp32: it takes back most of what half precision
+    loses, because a small error of an early iterate is an error that later ones correct.
     """
     precise = replace(setup, precision="fp32")
     ending = False
