@@ -24,9 +24,10 @@ from csrecon.operators.kinds import default_block
 CONDITIONS: dict[str, tuple[list[Any], Callable[[Any], dict[str, Any]]]] = {
     "noise": ([0, 0.01, 0.02, 0.04, 0.07, 0.1], lambda sigma: {"noise_sigma": float(sigma)}),
     "kind": (list(KINDS), lambda kind: {"kind": kind, "block": default_block(kind)}),
-    "block": ([16, 32, 33, 64, 128], lambda side: {"block": (side, side)}),
+    "block": ([16, 32, 33, 64], lambda side: {"block": (side, side)}),
 }
 """Condition -> its values, and what a bench.Plan says for a value."""
+AXES = {"noise": "standard deviation of the noise on y", "block": "pixels of a block's side"}
 
 
 def main() -> None:
@@ -62,7 +63,8 @@ def main() -> None:
             plot.Curve(model, list(zip(values, means, strict=True)))
             for model, means in table.items()
         ]
-        plot.curves(lines, given.output, given.condition, "PSNR in dB", overwrite=True)
+        axis = AXES.get(given.condition, given.condition)
+        plot.curves(lines, given.output, axis, "PSNR in dB", overwrite=True)
 
 
 if __name__ == "__main__":
