@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from csrecon import images
@@ -236,6 +238,36 @@ def test_npy_keeps_what_is_computed(tmp_path):
 def test_sixteen_bits_into_jpeg_is_said(tmp_path, caplog):
     images.encode(tmp_path / "a.jpg", np.zeros((9, 9), np.float32), 16)
     assert "8 bits" in caplog.text
+
+
+MODES = ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp", ".webp"])
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_no_damage_does_worse_than_an_input_error(tmp_path_factory, suffix, data):
+    path = tmp_path_factory.mktemp("fuzz") / f"a{suffix}"
+    height, width = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
+    mode = data.draw(st.sampled_from(MODES))
+    try:
+        deep = np.arange(height * width, dtype=np.uint16).reshape(height, width)
+        whole = Image.fromarray(scene(height, width)).convert("L" if mode == "I;16" else mode)
+        (Image.fromarray(deep) if mode == "I;16" else whole).save(path)
+    except (OSError, ValueError):  # a mode that the format does not have
+        return
+    planes = read(path).planes
+    assert planes.shape == (1, 1, height, width)
+    assert 0 <= float(planes.min()) <= float(planes.max()) <= 1
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    try:
+        planes = read(path).planes
+    except InputError:
+        return
+    assert bool(torch.isfinite(planes).all())
 
 
 FACTS = {"model": "rcoast", "gain": 850.5}

@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import csrecon
 from csrecon import measurement_file
-from csrecon.errors import InputError, UsageError
+from csrecon.errors import CsreconError, InputError, UsageError
 from csrecon.operators import Phi
 from tests.conftest import scene
 
@@ -153,6 +155,28 @@ def test_a_sidecar_that_is_none(tmp_path, m, text):
     (tmp_path / "y.json").write_text(text)
     with pytest.raises(InputError, match=r"y\.npy"):
         measurement_file.load(tmp_path / "y.npy")
+
+
+@pytest.mark.parametrize("name", ["y.json", "y.npz"])
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_no_damage_does_worse_than_an_input_error(tmp_path_factory, name, data):
+    """What is read of a damaged file has the digest of the values that were written, or is none."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    written = csrecon.sample(scene(20, 30), ratio=0.05, color="gray")
+    path = folder / ("y.npy" if name == "y.json" else name)
+    measurement_file.save(written, path)
+    damaged = folder / name
+    content = bytearray(damaged.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    damaged.write_bytes(content[: data.draw(st.integers(len(content) // 2, len(content)))])
+    try:
+        m = measurement_file.load(path)
+    except CsreconError as error:
+        assert error.exit_code in (2, 3)
+        return
+    assert torch.equal(m.y, written.y)
 
 
 def test_bare_values_say_what_is_missing(tmp_path, m):
