@@ -113,8 +113,7 @@ def measure(name: str, size: str, given: argparse.Namespace, peaks: dict[str, fl
         rows.append(Row(name, size, "plain fp32", plain, 1.0, flop, peaks["fp32"], None))
     for precision, tile in itertools.product(given.precision, given.tile):
         setup = execution.choose(device, precision, tile)
-        ready = execution.prepare(net, setup)
-        run = partial(reconstruct, ready, m, setup)
+        run = partial(reconstruct, net, m, setup)
         seconds, image = best(run, device, given.times)
         psnr = None if reference is None else metrics.score(image, reference).psnr
         gain = plain / seconds if plain else None

@@ -3,6 +3,8 @@
 import contextlib
 import importlib.util
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,6 +36,18 @@ def scene(height: int = 50, width: int = 70) -> np.ndarray:
     green = 120 + 90 * np.cos(column / 9)
     blue = 60 + 120 * ((row // 8 + column // 8) % 2)
     return np.stack([red, green, blue], axis=-1).astype(np.uint8)
+
+
+def together(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`csrecon ARGUMENTS` in two processes of torchrun."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    return subprocess.run(
+        [*launch, "-m", "csrecon", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
 
 
 _DECLARED: list[torch.library.Library] = []

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,19 +9,7 @@ from PIL import Image
 
 import csrecon
 from csrecon import measurement_file
-from tests.conftest import scene
-
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-
-
-def together(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [*LAUNCH, "-m", "csrecon", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+from tests.conftest import scene, together
 
 
 @pytest.mark.slow

@@ -190,7 +190,7 @@ def run(
 
     @cache
     def network(name: str, level: float | None) -> tuple[Reconstructor, str]:
-        loaded = execution.prepare(api.load(name, level), plan.setup)
+        loaded = api.load(name, level)
         return loaded, weights_digest(loaded)
 
     jobs = [

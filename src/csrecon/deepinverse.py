@@ -10,6 +10,7 @@ pseudo-inverse A⁺, the projector P = A⁺A and z = A⁺y ask for the same imag
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -180,7 +181,7 @@ def measurement(y: Tensor, physics: LinearPhysics) -> Measurement:
         ready = Measurement.of(PhysicsOperator(physics, (height, width), y.device), y)
     noise = physics.noise_model
     sigma = float(noise.sigma.mean()) if isinstance(noise, GaussianNoise) else 0.0
-    return Measurement(ready.operator, ready.y, ready.level, noise=sigma)
+    return replace(ready, noise=sigma)
 
 
 class Model(DeepInverseModel):

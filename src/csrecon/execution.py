@@ -139,7 +139,7 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
     return device
 
 
-def prepare(model: Reconstructor, setup: Setup) -> Reconstructor:
+def _prepared(model: Reconstructor, setup: Setup) -> Reconstructor:
     """Move a network to its device, in the memory layout its convolutions run fastest in."""
     if isinstance(model, nn.Module):
         with torch.inference_mode(False):  # or its weights could never be trained again
@@ -165,7 +165,7 @@ def steps(
     try:
         white = m.whiten()
         _check_scale(white)
-        yield from _precisely(prepare(model, setup), white, schedule, setup)
+        yield from _precisely(_prepared(model, setup), white, schedule, setup)
         return
     except RuntimeError as error:
         if not is_out_of_memory(error):

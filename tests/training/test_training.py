@@ -3,7 +3,6 @@
 import itertools
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from csrecon.training.data import BLOCK, Measurer, Patches
 from csrecon.training.loop import Objective, Trainer
 from csrecon.training.recipe import recipe, recipes
 from csrecon.training.run import Options, Run
-from tests.conftest import scene
+from tests.conftest import scene, together
 
 CPU = torch.device("cpu")
 TINY = recipe("rista").changed(
@@ -372,21 +371,7 @@ def test_a_signal_ends_a_whole_step_and_the_run_continues(folder, tmp_path, numb
 
 @pytest.mark.slow
 def test_two_processes(folder, tmp_path):
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-    ]
-    done = subprocess.run(
-        [*launch, *command(*SETTINGS, "--device", "cpu")[1:]],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    done = together(*command(*SETTINGS, "--device", "cpu")[3:])
     assert done.returncode == 0, done.stderr
     state = torch.load(tmp_path / "runs" / "rista" / "checkpoint.pt", weights_only=True)
     assert state["step"] == 4

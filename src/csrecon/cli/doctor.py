@@ -27,7 +27,7 @@ def doctor(device: Device = "auto", as_json: Json = False) -> None:
     import csrecon
     from csrecon import execution, fetch, selftest
 
-    chosen = execution.choose_device(device)
+    setup = execution.choose(device)
     cache = fetch.cache_dir()
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     facts: dict[str, Any] = {
@@ -35,12 +35,12 @@ def doctor(device: Device = "auto", as_json: Json = False) -> None:
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         **{name: metadata.version(name) for name in _PACKAGES},
         "devices": ", ".join(["cpu", *gpus, *(["mps"] * torch.backends.mps.is_available())]),
-        "chosen": f"{chosen}, {execution.fastest_precision(chosen)}",
+        "chosen": str(setup),
         "threads": torch.get_num_threads(),
         "cache": f"{cache} ({'there' if cache.is_dir() else 'not made yet'})",
         "CSRECON_DATA": os.environ.get("CSRECON_DATA", "not set"),
     }
-    checks = selftest.run(chosen)
+    checks = selftest.run(setup.device)
     if as_json:
         stages = [
             {"stage": c.stage, "difference": c.difference, "allowed": c.allowed, "ok": c.ok}
@@ -58,6 +58,7 @@ def doctor(device: Device = "auto", as_json: Json = False) -> None:
     wrong = [c.stage for c in checks if not c.ok]
     if wrong:
         raise CheckError(
-            f"the self-test failed at: {', '.join(wrong)}. Results of this machine ({chosen}) "
-            "cannot be trusted; try --device cpu, and reinstall csrecon and torch."
+            f"the self-test failed at: {', '.join(wrong)}. Results of this machine "
+            f"({setup.device}) cannot be trusted; try --device cpu, and reinstall csrecon and "
+            "torch."
         )

@@ -198,12 +198,10 @@ class Run:
         self.save()
 
     def averaged(self) -> Unfolding:
-        """A network with the averaged weights, in evaluation mode on the device."""
+        """A network with the averaged weights, in evaluation mode."""
         network = self.recipe.blueprint().build()
         network.load_state_dict(self.trainer.averaged())
-        prepared = execution.prepare(network.eval(), self._setup)
-        assert isinstance(prepared, Unfolding)
-        return prepared
+        return network.eval()
 
     def save(self) -> None:
         """Write the checkpoint and the averaged weights (process 0 of several)."""
@@ -212,7 +210,7 @@ class Run:
             return
         checkpoint.save(self.options.out, self.recipe, self.trainer.state(own))
         path = self.options.out / WEIGHTS
-        zoo.save(self.averaged().cpu(), self.recipe.blueprint(), path, overwrite=True)
+        zoo.save(self.averaged(), self.recipe.blueprint(), path, overwrite=True)
 
     def validate(self) -> dict[str, dict[str, float]]:
         """Score the averaged weights on the validation images, and log it."""
