@@ -5,15 +5,23 @@
 Every size runs in a process of its own. Its peak is what the process has at most above what it had
 once the libraries and weights were loaded and one tile was reconstructed, without the measurement
 itself, which is the user's. Both columns per pixel stay the same if time and memory are straight
-lines.
+lines. With `--commands` a second table follows, of `csrecon sample` and `csrecon reconstruct` as
+they are typed, from PNG to PNG: seconds, and the peak above that of the same command on one tile,
+with everything counted.
 """
 
 import argparse
 import multiprocessing
+import os
 import resource
+import subprocess
+import sys
+import tempfile
 import time
+from pathlib import Path
 
 import torch
+from PIL import Image
 
 from csrecon import api, execution
 from csrecon.measurement import Measurement
@@ -27,12 +35,16 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def period() -> torch.Tensor:
+    """One period of the image that is measured, (PATTERN, PATTERN) in [0, 1]."""
+    row, column = torch.meshgrid(torch.arange(PATTERN), torch.arange(PATTERN), indexing="ij")
+    return 0.5 + 0.2 * torch.sin(row / 7) * torch.cos(column / 5) + 0.2 * (row // 20 % 2)
+
+
 def measured(height: int, width: int, ratio: float) -> Measurement:
     """A periodic image, measured: the values of one period, repeated."""
     phi = make("gaussian", round(ratio * BLOCK**2), (BLOCK, BLOCK), 0)
-    row, column = torch.meshgrid(torch.arange(PATTERN), torch.arange(PATTERN), indexing="ij")
-    period = 0.5 + 0.2 * torch.sin(row / 7) * torch.cos(column / 5) + 0.2 * (row // 20 % 2)
-    y = BlockOperator(phi, (PATTERN, PATTERN))(period[None, None])
+    y = BlockOperator(phi, (PATTERN, PATTERN))(period()[None, None])
     operator = BlockOperator(phi, (height, width))
     rows, columns = operator.grid
     times = -(-rows // y.shape[1]), -(-columns // y.shape[2])
@@ -62,6 +74,32 @@ def run(size: str, given: argparse.Namespace) -> str:
     )
 
 
+def typed(folder: Path, *arguments: str) -> tuple[float, int]:
+    """Seconds and peak bytes of a csrecon command in a folder."""
+    began = time.perf_counter()
+    with subprocess.Popen([sys.executable, "-m", "csrecon", *arguments, "-q"], cwd=folder) as child:
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise SystemExit(f"csrecon {' '.join(arguments)} ended with {child.returncode}")
+    return time.perf_counter() - began, usage.ru_maxrss * 1024
+
+
+def commands(height: int, width: int, given: argparse.Namespace) -> dict[str, tuple[float, int]]:
+    """Seconds and peak bytes of measuring an image and reconstructing it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        times = -(-height // PATTERN), -(-width // PATTERN)
+        pixels = period().mul(255).byte().repeat(*times)[:height, :width]
+        Image.fromarray(pixels.numpy()).save(folder / "img.png")
+        options = ["--model", given.model, "--precision", given.precision, "--tile", str(TILE)]
+        options += ["--ipl", str(given.ipl)] if given.ipl else []
+        return {
+            "sample": typed(folder, "sample", "img.png", "--ratio", str(given.ratio)),
+            "reconstruct": typed(folder, "reconstruct", "y.npy", "-o", "x.png", *options),
+        }
+
+
 def main() -> None:
     """Measure, and print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -71,6 +109,7 @@ def main() -> None:
     parser.add_argument("--ratio", type=float, default=0.1)
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--commands", action="store_true", help="measure the whole commands too")
     given = parser.parse_args()
     print(f"{given.model}, IPL {given.ipl or 'its own'}, precision {given.precision}\n")
     print("| size | megapixels | s | µs a pixel | peak MiB above start | bytes a pixel |")
@@ -79,6 +118,19 @@ def main() -> None:
     for size in given.size:
         with context.Pool(1) as pool:
             print(pool.apply(run, (size, given)), flush=True)
+    if given.commands:
+        print("\n| command | size | s | peak MiB above one tile's | bytes a pixel |")
+        print("|---|---|---:|---:|---:|")
+        one = commands(TILE, TILE, given)
+        for size in given.size:
+            height, width = (int(side) for side in size.split("x"))
+            for name, (seconds, used) in commands(height, width, given).items():
+                more = used - one[name][1]
+                print(
+                    f"| {name} | {size} | {seconds:.1f} | {more / 2**20:.0f} | "
+                    f"{more / (height * width):.1f} |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -296,6 +296,22 @@ def test_unknown_colours_are_refused():
         images.from_array(RGB, "RGB")
 
 
+@pytest.mark.parametrize("color", ["gray", "ycbcr", "rgb"])
+@pytest.mark.parametrize("bit_depth", [8, 16])
+def test_bands_change_nothing(tmp_path, monkeypatch, color, bit_depth):
+    white = 2**bit_depth - 1
+    pixels = scene(41, 30).astype(np.uint8 if bit_depth == 8 else np.uint16) * (white // 255)
+    whole = images.from_array(pixels, color)
+    shown = images.to_array(whole.planes, color)
+    images.encode(tmp_path / "whole.png", shown, bit_depth)
+    monkeypatch.setattr(images, "_BAND", 70)
+    banded = images.from_array(pixels, color)
+    assert torch.equal(banded.planes, whole.planes)
+    assert np.array_equal(images.to_array(banded.planes, color), shown)
+    images.encode(tmp_path / "banded.png", shown, bit_depth)
+    assert (tmp_path / "banded.png").read_bytes() == (tmp_path / "whole.png").read_bytes()
+
+
 def test_arrays_of_every_memory_layout():
     for array in (RGB[::-1, ::2], np.asfortranarray(RGB), RGB.astype(">u2"), RGB.astype("<u2")):
         picture = images.from_array(array)

@@ -9,7 +9,7 @@ import json
 import logging
 import struct
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -67,6 +67,7 @@ _DEEP_GRAY = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_PLANES = 258, 262, 284
 _TIFF_WHITE_IS_ZERO, _TIFF_SEPARATE = 0, 2
 _LONGEST_SIDE = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}
+_BAND = 2**20  # pixels that are computed with at once, in 64 bits; images are kept in their own
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,12 @@ class Picture:
     format: PixelFormat
 
 
+def _bands(height: int, width: int) -> Iterator[slice]:
+    """The rows of an image, band by band."""
+    step = max(1, _BAND // width)
+    yield from (slice(top, top + step) for top in range(0, height, step))
+
+
 def _luma(pixels: NDArray[Any]) -> NDArray[Any]:
     """Luma of RGB pixels (H, W, 3); integers are rounded half up, without rounding errors."""
     if np.issubdtype(pixels.dtype, np.integer):
@@ -104,13 +111,17 @@ def _luma(pixels: NDArray[Any]) -> NDArray[Any]:
 
 def _picture(pixels: NDArray[Any], white: int, color: Color) -> Picture:
     """Pixels (H, W) or (H, W, 3) with the value of white -> planes."""
-    if color == "gray":
-        stack = (_luma(pixels) if pixels.ndim == 3 else pixels)[None] / white
-    else:
-        rgb = (np.dstack([pixels] * 3) if pixels.ndim == 2 else pixels) / white
-        stack = np.moveaxis(rgb if color == "rgb" else rgb @ _TO_YCBCR.T + _CENTRE, -1, 0)
-    planes = torch.from_numpy(np.ascontiguousarray(stack, dtype=np.float32))[:, None]
-    return Picture(planes, PixelFormat(color, 16 if white == 65535 else 8))
+    kept = PixelFormat(color, 16 if white == 65535 else 8)
+    stack = np.empty((kept.planes, *pixels.shape[:2]), np.float32)
+    for rows in _bands(*pixels.shape[:2]):
+        band = pixels[rows]
+        if color == "gray":
+            stack[0, rows] = (_luma(band) if band.ndim == 3 else band) / white
+        else:
+            rgb = (np.dstack([band] * 3) if band.ndim == 2 else band) / white
+            values = rgb if color == "rgb" else rgb @ _TO_YCBCR.T + _CENTRE
+            stack[:, rows] = np.moveaxis(values, -1, 0)
+    return Picture(torch.from_numpy(stack)[:, None], kept)
 
 
 def check_color(color: str) -> Color:
@@ -253,13 +264,14 @@ def from_array(image: NDArray[Any] | Tensor, color: Color | None = None) -> Pict
 
 def to_array(planes: Tensor, color: Color) -> NDArray[np.float32]:
     """Planes (C, 1, H, W) -> float32 (H, W) for gray, RGB (H, W, 3) otherwise; not clipped."""
-    stack = planes.detach()[:, 0].cpu().to(torch.float64).numpy()
+    stack = planes.detach()[:, 0].float().cpu().numpy()
     if color == "gray":
-        return np.asarray(stack[0], dtype=np.float32)
-    pixels = np.moveaxis(stack, 0, -1)
-    if color == "ycbcr":
-        pixels = (pixels - _CENTRE) @ _FROM_YCBCR.T
-    return np.asarray(pixels, dtype=np.float32)
+        return np.array(stack[0])
+    pixels = np.empty((*stack.shape[1:], 3), np.float32)
+    for rows in _bands(*stack.shape[1:]):
+        band = np.moveaxis(stack[:, rows].astype(np.float64), 0, -1)
+        pixels[rows] = (band - _CENTRE) @ _FROM_YCBCR.T if color == "ycbcr" else band
+    return pixels
 
 
 def encode(
@@ -303,8 +315,9 @@ def encode(
         log.warning("%s holds 8 bits a channel; use .png or .tif to keep 16.", suffix)
         bit_depth = 8
     white = 255 if bit_depth == 8 else 65535
-    levels = np.round(np.clip(pixels, 0, 1).astype(np.float64) * white)
-    whole: NDArray[Any] = levels.astype(np.uint8 if bit_depth == 8 else np.uint16)
+    whole: NDArray[Any] = np.empty(pixels.shape, np.uint8 if bit_depth == 8 else np.uint16)
+    for rows in _bands(*pixels.shape[:2]):
+        whole[rows] = np.round(np.clip(pixels[rows], 0, 1).astype(np.float64) * white)
     if bit_depth == 16 and whole.ndim == 3:
         import cv2  # noqa: PLC0415
 

@@ -5,7 +5,7 @@ SSIM is the mean over all 7×7 windows inside the image of
 C₂ = 0.03² for peak 1 and the sample (N-1) covariance: what scikit-image computes by default.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
@@ -23,6 +23,7 @@ PROTOCOLS: dict[Protocol, str] = {
     "standard": "luma, clipped and rounded to 8 bits, peak 255, SSIM 7×7 uniform, mean over images",
 }
 SSIM_WINDOW = 7
+_BAND = 2**20  # pixels that are compared at once, in 64 bits
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,11 @@ def psnr(x: Tensor, reference: Tensor, peak: float = 1.0) -> Tensor:
         InputError: shapes that differ or are not four-dimensional.
     """
     _check(x, reference)
-    mse = (x.double() - reference.double()).square().mean(dim=(1, 2, 3))
-    return 10 * torch.log10(peak**2 / mse)
+    total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    for rows in _bands(x, 0):
+        error = x[:, :, rows].double() - reference[:, :, rows].double()
+        total += error.square().sum(dim=(1, 2, 3))
+    return 10 * torch.log10(peak**2 / (total / x[0].numel()))
 
 
 def ssim(x: Tensor, reference: Tensor, peak: float = 1.0) -> Tensor:
@@ -74,7 +78,16 @@ def ssim(x: Tensor, reference: Tensor, peak: float = 1.0) -> Tensor:
     _check(x, reference)
     if min(x.shape[-2:]) < SSIM_WINDOW:
         raise InputError(f"SSIM needs images of at least 7×7 pixels, got {tuple(x.shape[-2:])}.")
-    a, b = x.double(), reference.double()
+    total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    for rows in _bands(x, SSIM_WINDOW - 1):
+        windows = _similarity(x[:, :, rows].double(), reference[:, :, rows].double(), peak)
+        total += windows.sum(dim=(1, 2, 3))
+    height, width = (side - SSIM_WINDOW + 1 for side in x.shape[-2:])
+    return total / (x.shape[1] * height * width)
+
+
+def _similarity(a: Tensor, b: Tensor, peak: float) -> Tensor:
+    """The similarity of every window, (N, C, H - 6, W - 6)."""
     count = SSIM_WINDOW**2
 
     def local(image: Tensor) -> Tensor:
@@ -86,10 +99,17 @@ def ssim(x: Tensor, reference: Tensor, peak: float = 1.0) -> Tensor:
     var_b = unbiased * (local(b * b) - mean_b**2)
     covariance = unbiased * (local(a * b) - mean_a * mean_b)
     c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
-    similarity = ((2 * mean_a * mean_b + c1) * (2 * covariance + c2)) / (
+    return ((2 * mean_a * mean_b + c1) * (2 * covariance + c2)) / (
         (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
     )
-    return similarity.mean(dim=(1, 2, 3))
+
+
+def _bands(x: Tensor, overlap: int) -> Iterator[slice]:
+    """Bands of rows that share `overlap` rows with the next: so much memory as one needs."""
+    height = x.shape[-2]
+    step = max(1, _BAND // (x[0].numel() // height * len(x)))
+    for top in range(0, height - overlap, step):
+        yield slice(top, top + step + overlap)
 
 
 def protocol(name: str) -> Protocol:
