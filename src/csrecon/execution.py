@@ -63,6 +63,11 @@ class Setup:
         )
         return self.precision + rest
 
+    def planes_at_once(self, m: Measurement) -> int:
+        """How many planes like those of a measurement fill a tile, at least 1."""
+        height, width = m.operator.image_shape
+        return max(1, (self.tile or 0) ** 2 // (height * width))
+
     def autocast(self) -> torch.autocast:
         """The context in which the convolutions run in their precision."""
         dtype = _TYPES.get(self.precision)
@@ -203,7 +208,8 @@ def _run(
 def _check_scale(m: Measurement) -> None:
     """Refuse values that no image in [0, 1] gives: with orthonormal rows ‖y‖ ≤ ‖x‖."""
     height, width = m.operator.image_shape
-    brightness = math.sqrt(float(m.y.double().square().sum()) / (len(m.y) * height * width))
+    energy = m.y.double().square().flatten(1).sum(1).max()  # of the brightest plane
+    brightness = math.sqrt(float(energy) / (height * width))
     if brightness > _IMPLAUSIBLE:
         raise InputError(
             f"the values are at least {brightness:.3g} times too large for an image in [0, 1]: is "

@@ -4,6 +4,7 @@ The data term ½‖A x - y‖² lives here and nowhere else; networks and solver
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -83,6 +84,15 @@ class Measurement:
         """The same measurement with every block an image of its own (see join_blocks)."""
         operator, y = self.operator.per_block(self.y)
         return replace(self, operator=operator, y=y)
+
+    @classmethod
+    def stacked(cls, alike: Sequence["Measurement"]) -> "Measurement":
+        """One measurement of several by the same operator: the planes of one after another's.
+
+        Its image is theirs in that order. Noise is not alike even at one σ: the last step weighs
+        the misfit of a whole measurement.
+        """
+        return replace(alike[0], y=torch.cat([m.y for m in alike]))
 
     def to(self, device: torch.device) -> "Measurement":
         """A copy on another device; this one is left as it is."""

@@ -1,8 +1,8 @@
 """`csrecon reconstruct`: measurement files -> images."""
 
-import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +10,7 @@ import typer
 
 from csrecon.cli import batch, lab, parse, torchrun
 from csrecon.cli.command import Device, Json, Overwrite, Precision, Tile, progress, say, say_json
+from csrecon.cli.together import Together
 from csrecon.errors import InputError, UsageError
 
 _NATIVE = lab.LabOptions()
@@ -17,8 +18,11 @@ _NATIVE = lab.LabOptions()
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
+    from csrecon.execution import Setup
     from csrecon.measurement import Measurement
+    from csrecon.operators import Phi
     from csrecon.recursion import Reconstructor, Step
 
 
@@ -65,7 +69,8 @@ def reconstruct(
     A measurement of `csrecon sample` says itself how it was made. Values of another origin (.npy,
     .npz, .mat, .h5, .csv) need --shape and --phi, and what else differs; `csrecon inspect` shows
     what a file holds. Blocks that were not measured become transparent. Scores follow the
-    protocol of the papers: clipped to [0, 1], not rounded, peak 255.
+    protocol of the papers: clipped to [0, 1], not rounded, peak 255. Of many files, small ones of
+    one size and Φ are worked on at once, and the next are read meanwhile.
 
     **Examples**
 
@@ -76,11 +81,9 @@ def reconstruct(
         csrecon reconstruct measurements/ -o images/
         torchrun --nproc-per-node 8 -m csrecon reconstruct measurements/ -o images/
     """
-    from csrecon import __version__, api, cards, execution, files, images, zoo
+    from csrecon import execution, images
 
-    counts = parse.ipl(ipl)
     parse.shape(laboratory.shape)
-    matrix = laboratory.sampling()
     if rotate % 90 or not 0 <= rotate < 360:
         raise UsageError(f"--rotate {rotate}: expected 0, 90, 180 or 270.")
     sources, many = batch.expand(measurements, _measurements_in)
@@ -98,43 +101,146 @@ def reconstruct(
         images.check_suffix(task.target)
         _keep_inputs(task.target, inputs)
 
-    @functools.cache
-    def network(level: float | None) -> "Reconstructor":
-        return zoo.load(model, level)
-
-    per_ratio = model in cards.cards() and cards.card(model).per_ratio
-    if not per_ratio:
-        network(None)  # a wrong name is found before any work
-
-    def work(task: batch.Task) -> dict[str, Any]:
-        files.refuse_existing(task.target, overwrite=overwrite)
-        loaded_from = lab.load(task.source, laboratory, matrix)
-        measured = loaded_from.measurement
-        loaded = network(measured.level if per_ratio else None)
-        original = None
-        if ref is not None:
-            reference = _reference(ref, task, many)
-            _keep_inputs(task.target, [reference])
-            original = _original(reference, measured, rotate)
-        began = time.perf_counter()
-        final = execution.final(
-            _shown(
-                api.reconstruct_steps(measured, loaded, counts, setup),
-                task.source.name,
-            )
+    with torchrun.processes(device) as (chosen, rank, world):
+        work = _Work(
+            model,
+            parse.ipl(ipl),
+            execution.choose(chosen, precision, tile),
+            laboratory,
+            laboratory.sampling(),
+            ref,
+            many,
+            rotate,
+            overwrite,
         )
-        seconds = time.perf_counter() - began
-        pixels = _turned(images.to_array(final.image, measured.format.color), rotate)
-        seen = _seen(measured, rotate)
-        score = _score(pixels, original, seen) if original is not None else {}
+        if not work.per_ratio:
+            work.network(0.0)  # a wrong name is found before any work
+        with Together(tasks[rank::world], work.load, work.compute, _Input.kind, work.most) as pairs:
+
+            def finish(task: batch.Task) -> dict[str, Any]:
+                return work.write(task, *pairs.take(task))
+
+            batch.run(tasks, finish, say_json if as_json else _report, (rank, world))
+
+
+@dataclass(frozen=True)
+class _Input:
+    """A measurement that was read, with what its camera's values were corrected by."""
+
+    name: str
+    measured: "Measurement"
+    correction: dict[str, float]
+    original: "NDArray[np.float32] | None"
+
+    def kind(self) -> Hashable | None:
+        """What measurements that are reconstructed at once have in common; None for none."""
+        from csrecon.operators import BlockOperator
+
+        operator = self.measured.operator
+        known = isinstance(operator, BlockOperator)
+        if not known or operator.present is not None or self.measured.noise:
+            return None
+        return operator.phi.sha256, operator.block, operator.image_shape
+
+
+@dataclass(frozen=True)
+class _Output:
+    """What became of it: planes (C, 1, H, W), the iterations, and the seconds of one image."""
+
+    planes: "Tensor"
+    iterations: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is done with every measurement: read, reconstruct, write.
+
+    Attributes:
+        model, counts, setup: which network, its IPL, and how it runs.
+        laboratory, matrix: the options of values of another origin, and their Φ.
+        ref, many: where the originals are; whether there are many.
+        rotate, overwrite: as the command's options.
+        networks: what has been loaded, by ratio.
+    """
+
+    model: str
+    counts: "int | tuple[int, ...] | None"
+    setup: "Setup"
+    laboratory: lab.LabOptions
+    matrix: "Phi | None"
+    ref: Path | None
+    many: bool
+    rotate: int
+    overwrite: bool
+    networks: "dict[float | None, Reconstructor]" = field(default_factory=dict)
+
+    def network(self, level: float) -> "Reconstructor":
+        """The network, or that of a ratio where the model has weights a ratio."""
+        from csrecon import zoo
+
+        known = level if self.per_ratio else None
+        if known not in self.networks:
+            self.networks[known] = zoo.load(self.model, known)
+        return self.networks[known]
+
+    @property
+    def per_ratio(self) -> bool:
+        """Whether the model has weights a ratio."""
+        from csrecon import cards
+
+        return self.model in cards.cards() and cards.card(self.model).per_ratio
+
+    def load(self, task: batch.Task) -> _Input:
+        """Read a measurement, and its original if there is one."""
+        from csrecon import files
+
+        files.refuse_existing(task.target, overwrite=self.overwrite)
+        loaded = lab.load(task.source, self.laboratory, self.matrix)
+        original = None
+        if self.ref is not None:
+            reference = _reference(self.ref, task, self.many)
+            _keep_inputs(task.target, [reference])
+            original = _original(reference, loaded.measurement, self.rotate)
+        return _Input(task.source.name, loaded.measurement, loaded.correction, original)
+
+    def most(self, one: _Input) -> int:
+        """How many measurements like this one fill a tile."""
+        return self.setup.planes_at_once(one.measured) // len(one.measured.y)
+
+    def compute(self, inputs: Sequence[_Input]) -> list[_Output]:
+        """Reconstruct measurements that are alike."""
+        import torch
+
+        from csrecon import api, execution
+        from csrecon.measurement import Measurement
+
+        measured = Measurement.stacked([one.measured for one in inputs])
+        network = self.network(measured.level)
+        label = inputs[0].name + (f" and {len(inputs) - 1} more" if len(inputs) > 1 else "")
+        began = time.perf_counter()
+        iterates = api.reconstruct_steps(measured, network, self.counts, self.setup)
+        final = execution.final(_shown(iterates, label))
+        seconds = (time.perf_counter() - began) / len(inputs)
+        planes = torch.split(final.image, [len(one.measured.y) for one in inputs])
+        return [_Output(stack, final.total, seconds) for stack in planes]
+
+    def write(self, task: batch.Task, given: _Input, made: _Output) -> dict[str, Any]:
+        """Write an image; what is said of it."""
+        from csrecon import __version__, files, images
+
+        measured, name = given.measured, self.model
+        pixels = _turned(images.to_array(made.planes, measured.format.color), self.rotate)
+        seen = _seen(measured, self.rotate)
+        score = _score(pixels, given.original, seen) if given.original is not None else {}
         made_by = {
             "ratio": measured.operator.ratio,
-            "model": Path(model).name if model.endswith(".safetensors") else model,
-            "iterations": final.total,
-            **loaded_from.correction,
+            "model": Path(name).name if name.endswith(".safetensors") else name,
+            "iterations": made.iterations,
+            **given.correction,
         }
         facts = {"csrecon": __version__, **made_by}
-        with files.new_files(task.target, overwrite=overwrite) as (temporary,):
+        with files.new_files(task.target, overwrite=self.overwrite) as (temporary,):
             images.encode(temporary, pixels, measured.format.bit_depth, seen, facts)
         return {
             "measurement": str(task.source),
@@ -143,33 +249,28 @@ def reconstruct(
             "width": pixels.shape[1],
             "color": measured.format.color,
             **made_by,
-            "device": str(setup.device),
-            "precision": setup.precision,
-            "seconds": round(seconds, 4),
+            "device": str(self.setup.device),
+            "precision": self.setup.precision,
+            "seconds": round(made.seconds, 4),
             **({"missing_pixels": int((~seen).sum())} if seen is not None else {}),
             **score,
         }
 
-    def report(results: list[dict[str, Any]]) -> None:
-        if as_json:
-            say_json(results)
-            return
-        for r in results:
-            figures = f", PSNR {r['psnr']:.2f} dB" if "psnr" in r else ""
-            figures += f", SSIM {r['ssim']:.4f}" if "ssim" in r else ""
-            if "gain" in r:
-                figures += f"; gain {r['gain']:.6g} and offset {r['offset']:.6g} removed"
-            if "missing_pixels" in r:
-                figures += f"; {r['missing_pixels']} pixels were not measured"
-            say(
-                f"{r['measurement']} -> {r['output']} ({r['height']}×{r['width']}, {r['color']}): "
-                f"{model}, {r['iterations']} iterations, {r['seconds']:.2f} s on {r['device']}, "
-                f"{r['precision']}{figures}"
-            )
 
-    with torchrun.processes(device) as (chosen, rank, world):
-        setup = execution.choose(chosen, precision, tile)
-        batch.run(tasks, work, report, (rank, world))
+def _report(results: list[dict[str, Any]]) -> None:
+    """A line an image."""
+    for r in results:
+        figures = f", PSNR {r['psnr']:.2f} dB" if "psnr" in r else ""
+        figures += f", SSIM {r['ssim']:.4f}" if "ssim" in r else ""
+        if "gain" in r:
+            figures += f"; gain {r['gain']:.6g} and offset {r['offset']:.6g} removed"
+        if "missing_pixels" in r:
+            figures += f"; {r['missing_pixels']} pixels were not measured"
+        say(
+            f"{r['measurement']} -> {r['output']} ({r['height']}×{r['width']}, {r['color']}): "
+            f"{r['model']}, {r['iterations']} iterations, {r['seconds']:.2f} s on {r['device']}, "
+            f"{r['precision']}{figures}"
+        )
 
 
 def _turned(pixels: "NDArray[Any]", degrees: int) -> "NDArray[Any]":
