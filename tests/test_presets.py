@@ -1,13 +1,15 @@
 """The paper's tables: three kinds of figures, kept apart."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from csrecon import bench, cards, datasets, execution, presets, report
+from csrecon import bench, cards, datasets, execution, figures, presets, report
 from csrecon.cli.app import app
 from csrecon.errors import ModelError, UsageError
 from csrecon.metrics import Score
@@ -66,8 +68,10 @@ def test_models_of_the_tables_are_known():
         assert table.dataset in datasets.DATASETS
         for line in table.lines:
             for name in (line.ours, line.authors):
-                if name is not None:
+                if name is not None and line.curve is None:
                     assert max(cards.card(name).schedule) == line.ipl
+                elif name is not None:
+                    assert line.ipl <= cards.card(name).allowed.ipl
 
 
 def test_table_2_has_times():
@@ -86,6 +90,48 @@ def test_reports_of_a_table():
     assert r"R-COAST 5$\times$4 & paper" in texts[".tex"]()
 
 
+def test_a_line_of_several_ipls_is_several_lines():
+    table = presets.preset("fig8")
+    lines = {line.label: line for line in table.lines}
+    assert lines["R-COAST, IPL 4"].psnr == 28.5
+    assert lines["R-COAST, IPL 6"].psnr is None
+    _, shown = presets.quality(table, list(presets.run(table, runner)))
+    printed = {line[0]: line[2] for line in shown if line[1] == "paper"}
+    assert printed["R-COAST, IPL 4"] == "28.50"
+    assert printed["RISTA-Net+, IPL 3"] == ""  # the cards' figures are of another set
+
+
+def test_the_figure_of_an_ablation(tmp_path):
+    table = presets.preset("fig6")
+    png, pdf, points = figures.draw_preset(table, list(presets.run(table, runner)), tmp_path)
+    with Image.open(png) as image:
+        assert np.asarray(image.convert("L")).std() > 5
+    assert pdf.stat().st_size > 1000
+    assert points.read_text().splitlines()[1:] == [
+        '"five layers without recursion, csrecon",5.0,31.0',
+        '"five layers without recursion, paper",5.0,26.6',
+        *(f'"R-COAST, authors\' weights",{5.0 * ipl},31.0' for ipl in (1, 2, 3, 4)),
+        *(f'"R-COAST, csrecon",{5.0 * ipl},31.0' for ipl in (1, 2, 3, 4)),
+        '"R-COAST, paper",20.0,28.5',
+        '"COAST 20×1, csrecon",20.0,31.0',
+    ]
+    with pytest.raises(UsageError, match="exists"):
+        figures.draw_preset(table, list(presets.run(table, runner)), tmp_path)
+    table = presets.preset("table1")
+    assert figures.draw_preset(table, list(presets.run(table, runner)), tmp_path) == []
+
+
+def test_seconds_are_measured_alone():
+    command = ["bench", "--preset", "table2", "--jobs", "2", "--data-dir", "sets"]
+    folder = Path("sets/bsd68")
+    folder.mkdir(parents=True)
+    for index in range(68):
+        Image.fromarray(scene(34, 34)).save(folder / f"{index:02}.png")
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2, result.output
+    assert "one process" in result.stderr
+
+
 def test_score_is_a_mean():
     (cell,) = bench.summarize([row("a", 0.1, 20.0), row("a", 0.1, 30.0)])
     assert cell.score == Score(25.0, 0.5)
@@ -96,7 +142,7 @@ def test_command(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     for index in range(11):
         Image.fromarray(scene(34, 34)).save(folder / f"{index:02}.png")
-    line = presets.Line(label="ours", ipl=4, ours="rcoast", psnr=28.5)
+    line = {"label": "ours", "ipls": [1, 4], "ours": "rcoast", "psnr": {4: 28.5}}
     tiny = presets.Preset(title="tiny", dataset="set11", ratios=(0.1,), lines=(line,))
     monkeypatch.setattr(presets, "presets", lambda: {"tiny": tiny})
     command = ["bench", "--preset", "tiny", "--data-dir", "sets", "--limit", "2", "-o", "report"]
@@ -104,8 +150,10 @@ def test_command(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     assert "csrecon − paper (dB)" in result.stdout
     assert sorted(p.name for p in (tmp_path / "report").iterdir()) == [
+        "psnr_iterations.csv", "psnr_iterations.pdf", "psnr_iterations.png",
         "tiny.csv", "tiny.json", "tiny.md", "tiny.tex",
     ]  # fmt: skip
+    assert CliRunner().invoke(app, command).exit_code == 2
     computed = []
     monkeypatch.setattr(bench, "evaluate", lambda *a: computed.append(a))
     result = CliRunner().invoke(app, [*command, "--overwrite", "--json"])

@@ -4,6 +4,7 @@ ratio        PSNR against the sampling ratio, a curve per model and IPL
 ipl          PSNR against IPL, a curve per model and ratio
 seconds      PSNR against seconds per image, along IPL, a curve per model and ratio
 parameters   PSNR against the number of parameters, a curve per ratio
+iterations   of a preset: PSNR against the iterations in all, a curve per network and kind
 """
 
 import json
@@ -12,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from csrecon import cards, files
+from csrecon import cards, files, presets
 from csrecon.errors import InputError
-from csrecon.plot import Curve, curves
+from csrecon.plot import Curve, curves, targets
 
 Record = dict[str, Any]
 
@@ -98,3 +99,39 @@ def draw(cells: Sequence[Record], folder: Path, overwrite: bool = False) -> list
     if not written:
         raise InputError("this report makes no curve: measure several ratios, IPLs or models.")
     return written
+
+
+def preset_paths(folder: Path) -> list[Path]:
+    """The files of the figure of a preset."""
+    return targets(folder / "psnr_iterations")
+
+
+def draw_preset(
+    table: presets.Preset, results: Sequence[presets.Result], folder: Path, overwrite: bool = False
+) -> list[Path]:
+    """Write PSNR against the iterations in all, at the first ratio of a preset with curves.
+
+    The authors' weights, ours, and what the paper printed (mostly single points) are curves of
+    their own.
+
+    Returns:
+        The files, PNG, PDF and CSV; none for a preset that is a table only.
+
+    Raises:
+        UsageError: a file exists and `overwrite` is false.
+    """
+    ratio = table.ratios[0]
+    points: dict[str, list[tuple[float, float]]] = {}
+    for line in (line for line in table.lines if line.curve):
+        iterations = float(line.ipl * len(cards.card(line.ours).schedule))
+        for result in (r for r in results if r.line == line and ratio in r.cells):
+            kind = "authors' weights" if result.kind == "authors" else "csrecon"
+            psnr = result.cells[ratio].score.psnr
+            points.setdefault(f"{line.curve}, {kind}", []).append((iterations, psnr))
+        if line.psnr is not None:
+            points.setdefault(f"{line.curve}, paper", []).append((iterations, line.psnr))
+    if not points:
+        return []
+    lines = [Curve(label, path) for label, path in points.items()]
+    x, y = "iterations in all", f"PSNR (dB), {table.dataset} at {100 * ratio:g} %"
+    return curves(lines, folder / "psnr_iterations", x, y, overwrite=overwrite)

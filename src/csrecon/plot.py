@@ -159,15 +159,20 @@ def curves(
     axis.set(xlabel=x, ylabel=y, xscale="log" if logarithmic else "linear")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
-    targets = [path.with_name(f"{path.name}{suffix}") for suffix in (".png", ".pdf", ".csv")]
-    with files.new_files(*targets, overwrite=overwrite) as (png, pdf, table):
+    paths = targets(path)
+    with files.new_files(*paths, overwrite=overwrite) as (png, pdf, table):
         figure.savefig(png)
         figure.savefig(pdf)
         with table.open("w", encoding="utf-8", newline="") as stream:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(["curve", x, y])
             writer.writerows([line.label, *point] for line in lines for point in line.points)
-    return targets
+    return paths
+
+
+def targets(path: Path) -> list[Path]:
+    """The files that `curves` writes for a path without a suffix."""
+    return [path.with_name(f"{path.name}{suffix}") for suffix in (".png", ".pdf", ".csv")]
 
 
 def learning_curve(

@@ -1,7 +1,7 @@
-"""The paper's tables: which networks run on what, and three kinds of figures kept apart.
+"""The paper's tables and ablations: which networks run on what, three kinds of figures kept apart.
 
 `paper` is what the paper printed; `authors` is the authors' weights, measured here; `csrecon` is
-our weights, measured here.
+our weights, measured here. A preset with curves is drawn too: PSNR against the iterations in all.
 """
 
 import csv
@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from csrecon import cards, files, report
 from csrecon.bench import Cell, Row, summarize
@@ -38,6 +38,7 @@ class Line(_Part):
         ipl: iterations per layer.
         ours, authors: entries of models.yaml; authors None where no weights were released.
         psnr: the paper's figure at the table's ratio, where no card has it.
+        curve: what the lines of one network at several IPLs are called in a figure.
         hours, fps: of the paper's training and inference.
     """
 
@@ -46,17 +47,49 @@ class Line(_Part):
     ours: str
     authors: str | None = None
     psnr: float | None = None
+    curve: str | None = None
     hours: float | None = None
     fps: float | None = None
 
 
 class Preset(_Part):
-    """One of the paper's tables."""
+    """A table of the paper, or what one of its figures compares.
+
+    In presets.yaml a line with `ipls` stands for one line an IPL, and its `psnr`
+    then says the paper's figure by IPL.
+    """
 
     title: str
     dataset: str
     ratios: tuple[float, ...] = Field(min_length=1)
     lines: tuple[Line, ...] = Field(min_length=1)
+
+    @field_validator("lines", mode="before")
+    @classmethod
+    def _a_line_an_ipl(cls, lines: Sequence[Any]) -> list[Any]:
+        return [one for line in lines for one in _at_every_ipl(line)]
+
+    @property
+    def timed(self) -> bool:
+        """Whether it is about seconds, which depend on what else a machine does."""
+        return self.lines[0].fps is not None
+
+
+def _at_every_ipl(line: Any) -> list[Any]:
+    if not isinstance(line, dict) or "ipls" not in line:
+        return [line]
+    fields = {key: value for key, value in line.items() if key not in ("ipls", "psnr")}
+    printed, curve = line.get("psnr", {}), line["label"]
+    return [
+        {
+            **fields,
+            "label": f"{curve}, IPL {ipl}",
+            "curve": curve,
+            "ipl": ipl,
+            "psnr": printed.get(ipl),
+        }
+        for ipl in line["ipls"]
+    ]
 
 
 @dataclass(frozen=True)
@@ -132,6 +165,8 @@ def _pair(psnr: float, ssim: float | None) -> str:
 def _published(line: Line, table: Preset) -> dict[float, tuple[float, float | None]]:
     if line.psnr is not None:
         return {table.ratios[0]: (line.psnr, None)}
+    if line.curve is not None:
+        return {}
     found = {
         ratio: cards.card(line.ours).published_at(table.dataset, "paper", str(line.ipl), ratio)
         for ratio in table.ratios
@@ -205,7 +240,7 @@ def speed(table: Preset, results: Sequence[Result]) -> tuple[list[str], list[lis
 
 def table_of(table: Preset, results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
     """The table as it is printed."""
-    return (speed if table.lines[0].fps is not None else quality)(table, results)
+    return (speed if table.timed else quality)(table, results)
 
 
 def texts(

@@ -39,7 +39,10 @@ def bench(
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="A table of the paper instead: table1, table2 or ablation."),
+        typer.Option(
+            help="A table or an ablation of the paper instead: table1, table2, ablation, fig6 "
+            "(recursion), fig7 (RFMU) or fig8 (IPL)."
+        ),
     ] = None,
     model: Annotated[
         list[str] | None,
@@ -110,7 +113,8 @@ def bench(
     are any, seconds per image and peak memory (of the GPU, or of this process). Φ is the same for
     every model and image of a ratio; --seed draws another, --kind makes another kind. A preset
     keeps the paper's figures, those of the authors' weights measured here, and ours apart, and
-    never computes a finished row again.
+    never computes a finished row again, but for the seconds of table2. The figures of fig6, fig7
+    and fig8 are drawn into the folder of -o.
 
     **Examples**
 
@@ -119,6 +123,7 @@ def bench(
         csrecon bench --dataset photos/ --model rcoast --model mine.safetensors -o report/
         csrecon bench --dataset set11 --kind hadamard --block 64
         csrecon bench --preset table1 --jobs 4 -o table1/
+        csrecon bench --preset fig8 -o fig8/
         torchrun --nproc-per-node 8 -m csrecon bench --preset table1
     """
     from csrecon import bench as measuring
@@ -135,6 +140,7 @@ def bench(
         raise UsageError(f"{', '.join(names)}: a classical solver has no layers; leave out --ipl.")
     schedules = [parse.ipl(text) for text in ipl or []] + (parse.ipls(ipls) if ipls else [])
     targets = report.targets(output or [], overwrite, preset or "bench")
+    folder = _figure_folder(table, output or [], overwrite)
     ratios = parse.ratios(ratio or _RATIOS)
     source = table.dataset if table else str(dataset)
     paths = datasets.images(source, data_dir)[:limit]
@@ -153,7 +159,9 @@ def bench(
             (block, block) if block else default_block(kind),
             perceptual,
         )
-        keep = resume or bool(table) or jobs > 1 or world > 1
+        if table and table.timed and jobs * world > 1:
+            raise UsageError(f"--preset {preset} is about seconds: measure it in one process.")
+        keep = resume or bool(table and not table.timed) or jobs > 1 or world > 1
         work = _Work(plan, journals.default() if keep else None, jobs, rank, world)
         conditions = report.Conditions(plan)
         if table:
@@ -177,8 +185,29 @@ def bench(
         say_table(*content, left=2 if table else 1)
         say(str(conditions))
     report.write(targets, texts, overwrite)
+    if table and folder:
+        from csrecon import figures as drawing
+
+        targets += drawing.draw_preset(table, results, folder, overwrite)
     for target in targets:
         log.info("report: %s", target)
+
+
+def _figure_folder(table: "Preset | None", outputs: Sequence[Path], overwrite: bool) -> Path | None:
+    """Where the figure of a preset with curves goes: the first folder of -o, if any.
+
+    Raises:
+        UsageError: it is there already.
+    """
+    from csrecon import files
+
+    folder = next((path for path in outputs if path.is_dir() or not path.suffix), None)
+    if table is None or folder is None or not any(line.curve for line in table.lines):
+        return None
+    from csrecon import figures
+
+    files.refuse_existing(*figures.preset_paths(folder), overwrite=overwrite)
+    return folder
 
 
 def _table(dataset: str | None, preset: str | None, chosen: bool) -> "Preset | None":
