@@ -1,18 +1,20 @@
 """Speed of the plain path and of csrecon's, side by side in one run.
 
-    python benchmarks/speed.py --model rcoast --size 480x288 --device cpu
+    python benchmarks/speed.py                                        # the whole table
+    python benchmarks/speed.py --model rcoast --size 480x288 --ipl 1 2 4 8
 
 `plain` is the network called as it is: fp32, contiguous memory, whole images. The others are
 csrecon's execution with the precision named; `compiled` has its blocks compiled by torch.compile.
 Every row gives the best of several runs, after one that is not counted unless it took longer than
-ten seconds; PSNR is against the plain result. The peak is that of a matrix product.
+ten seconds; PSNR is against the plain result. The peak is that of a matrix product. Memory is the
+most that a run takes above what was there before it (on the CPU, of Linux).
 """
 
 import argparse
 import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +27,11 @@ from csrecon import api, cards, execution, metrics
 from csrecon.measurement import Measurement
 from csrecon.recursion import Schedule, Unfolding, last
 
+RESET, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+SIZES = ["256x256", "480x288", "1080x1920", "2160x3840"]
+MODELS = ["rcoast", "coast", "rista", "istanet-plus"]
 LONG = 10.0  # seconds: a run of that length needs no warming up and no repetition
+PLAIN = "plain fp32"
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -57,6 +63,30 @@ def best(
     return min((once() for _ in range(times)), key=lambda pair: pair[0])
 
 
+class Memory:
+    """The most bytes that are taken from the start of this on."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            self.before = torch.cuda.memory_allocated(device)
+        elif RESET.exists():
+            RESET.write_text("5")  # the peak is the present size again (man 5 proc)
+            self.before = self._status("VmRSS")
+
+    def taken(self) -> int | None:
+        """Bytes so far; None where this system does not say."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) - self.before
+        return self._status("VmHWM") - self.before if RESET.exists() else None
+
+    @staticmethod
+    def _status(field: str) -> int:
+        lines = STATUS.read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
 def peak(device: torch.device, precision: str) -> float:
     """FLOP/s of a matrix product of this device and precision."""
     n = 8192 if device.type == "cuda" else 2048
@@ -75,7 +105,7 @@ def network(name: str) -> Unfolding:
 
 @dataclass(frozen=True)
 class Row:
-    """One path on one image: seconds and FLOP of a reconstruction, PSNR to the plain result."""
+    """One path on images of one size: seconds and FLOP of an image, PSNR to the plain result."""
 
     model: str
     size: str
@@ -85,6 +115,7 @@ class Row:
     flop: float
     peak: float
     psnr: float | None
+    memory: int | None
 
     def __str__(self) -> str:
         """A line of the table."""
@@ -95,6 +126,7 @@ class Row:
             f"{1 / self.seconds:.2f}",
             f"{rate / 1e9:.0f}",
             f"{100 * rate / self.peak:.0f} %",
+            f"{self.memory / 2**20:.0f}" if self.memory is not None else "",
             f"{self.psnr:.1f} dB" if self.psnr else "",
         ]
         return f"| {' | '.join(cells)} |"
@@ -102,38 +134,48 @@ class Row:
 
 def measure(
     name: str, size: str, ipl: int | None, given: argparse.Namespace, peaks: dict[str, float]
-) -> list[Row]:
-    """All paths of a model at an IPL on an image of a size, HxW."""
+) -> Iterator[Row]:
+    """All paths of a model at an IPL on images of a size, HxW."""
     device = execution.choose_device(given.device)
     height, width = (int(side) for side in size.split("x"))
-    m = api.sample(synthetic(height, width), given.ratio)
+    m = Measurement.stacked([api.sample(synthetic(height, width), given.ratio)] * given.batch)
     net = network(name)
     schedule = net.schedule.with_ipl(ipl) if ipl else net.schedule
-    label = f"{name}, IPL {schedule}"
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         last(net.steps(api.sample(synthetic(66, 66), given.ratio), schedule))
     flop = counter.get_total_flops() * height * width / 66**2
-    rows: list[Row] = []
-    plain = reference = None
+    plain: Row | None = None
+    reference = None
+
+    def row(path: str, precision: str, run: Callable[[], torch.Tensor]) -> Row:
+        nonlocal plain, reference
+        memory = Memory(device)
+        seconds, image = best(run, device, given.times)
+        taken = memory.taken()
+        gain, psnr = 1.0 if path == PLAIN else None, None
+        if plain is not None and reference is not None:
+            gain = plain.seconds / (seconds / given.batch)
+            psnr = metrics.score(image[:1], reference).psnr
+        made = Row(f"{name}, IPL {schedule}", size, path, seconds / given.batch, gain, flop,
+                   peaks[precision], psnr, taken)  # fmt: skip
+        if path == PLAIN:
+            plain, reference = made, image[:1]
+        return made
+
     if not given.no_plain:
         here, bare = m.to(device), network(name).to(device)
         with torch.inference_mode():
-            plain, reference = best(lambda: bare(here, schedule).cpu(), device, given.times)
-        rows.append(Row(label, size, "plain fp32", plain, 1.0, flop, peaks["fp32"], None))
-    paths = [*itertools.product(given.precision, given.tile, [False])]
-    if given.compile:
-        paths += itertools.product(given.precision, given.tile, [True])
-    for precision, tile, compiled in paths:
+            yield row(PLAIN, "fp32", lambda: bare(here, schedule).cpu())
+        del here, bare
+    for precision, tile, compiled in itertools.product(
+        given.precision, given.tile, (False, True) if given.compile else (False,)
+    ):
         model = network(name)
         for block in model.blocks if compiled else ():
-            block.prox = torch.compile(block.prox, dynamic=False)  # type: ignore[assignment]
+            block.prox = torch.compile(block.prox, dynamic=False)
         setup = execution.choose(device, precision, tile)
-        seconds, image = best(partial(reconstruct, model, m, schedule, setup), device, given.times)
-        psnr = None if reference is None else metrics.score(image, reference).psnr
-        gain = plain / seconds if plain else None
         path = f"{precision}, tile {tile}" + ", compiled" * compiled
-        rows.append(Row(label, size, path, seconds, gain, flop, peaks[precision], psnr))
-    return rows
+        yield row(path, precision, partial(reconstruct, model, m, schedule, setup))
 
 
 def reconstruct(
@@ -146,13 +188,14 @@ def reconstruct(
 def main() -> None:
     """Measure, and print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", nargs="+", default=["rcoast"])
-    parser.add_argument("--size", nargs="+", default=["480x288"])
+    parser.add_argument("--model", nargs="+", default=MODELS)
+    parser.add_argument("--size", nargs="+", default=SIZES)
     parser.add_argument("--ipl", nargs="+", type=int, default=[None], help="[the model's own]")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
     parser.add_argument("--tile", nargs="+", default=["auto"])
     parser.add_argument("--ratio", type=float, default=0.1)
+    parser.add_argument("--batch", type=int, default=1, help="images at once")
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--compile", action="store_true", help="compiled blocks besides")
     parser.add_argument("--no-plain", action="store_true", help="leave out the plain path")
@@ -162,9 +205,10 @@ def main() -> None:
     peaks = {p: peak(device, p) for p in dict.fromkeys(["fp32", *given.precision])}
     print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
     print(
-        "| model | size | path | ms | times plain | images/s | GFLOP/s | of peak | PSNR to plain |"
+        "| model | size | path | ms | times plain | images/s | GFLOP/s | of peak | MiB | "
+        "PSNR to plain |"
     )
-    print("|---|---|---|---:|---:|---:|---:|---:|---:|")
+    print("|---|---|---|---:|---:|---:|---:|---:|---:|---:|")
     rows = []
     for name, size, ipl in itertools.product(given.model, given.size, given.ipl):
         for row in measure(name, size, ipl, given, peaks):

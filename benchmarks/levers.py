@@ -1,0 +1,192 @@
+"""What every lever of speed gives alone, side by side in one run.
+
+    python benchmarks/levers.py --precision bf16
+
+Each lever is one part of an R-COAST iteration in the ways it could be computed, on the sizes
+below. `times` is how much faster than the first way, and `differs` by how much the results differ
+at most, relative to the largest value: rounding, or the ways do not compute the same.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from speed import TYPES, best, synthetic
+from torch import Tensor
+from torch.nn import functional
+
+from csrecon import api, execution
+from csrecon.measurement import Measurement
+from csrecon.nets.coast import CoastBlock, coast
+from csrecon.recursion import RFMU, Schedule
+from csrecon.tiles import Tiles
+
+SIZE, LARGE, SMALL, MANY = (480, 288), (1080, 1920), (64, 64), 16
+RATIOS = (0.1, 0.5)
+SIDES = (64, 96, 128, 192, 256, 512, 1024)
+
+Ways = dict[str, Callable[[], Tensor]]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how precisely the levers are measured."""
+
+    device: torch.device
+    precision: str
+    times: int
+
+    def autocast(self) -> torch.autocast:
+        """The context of the convolutions."""
+        dtype = TYPES[self.precision]
+        return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
+
+    def block(self, layout: torch.memory_format = torch.channels_last) -> CoastBlock:
+        """A block with random weights."""
+        torch.manual_seed(0)
+        return CoastBlock(32).to(self.device, memory_format=layout)
+
+    def measured(self, size: tuple[int, int], ratio: float) -> Measurement:
+        """A measured image."""
+        return api.sample(synthetic(*size), ratio).to(self.device)
+
+
+def layout(machine: Machine) -> Ways:
+    """Memory layout of the features."""
+    r = torch.rand(1, 1, *SIZE, device=machine.device)
+    gain = torch.ones(1, 32, device=machine.device)
+
+    def way(memory: torch.memory_format) -> Callable[[], Tensor]:
+        block = machine.block(memory)
+        return lambda: block.prox(r, gain)[0]
+
+    return {"contiguous": way(torch.contiguous_format), "channels_last": way(torch.channels_last)}
+
+
+def modulation(machine: Machine) -> Ways:
+    """The gains of a residual unit: multiplied into its output, or into its weights."""
+    h = torch.rand(1, 32, *SIZE, device=machine.device).to(memory_format=torch.channels_last)
+    gain = torch.rand(32, 1, 1, device=machine.device)
+    first, second = (
+        torch.nn.Conv2d(32, 32, 3, padding=1).to(machine.device, memory_format=torch.channels_last)
+        for _ in range(2)
+    )
+
+    def folded() -> Tensor:
+        weight, bias = second.weight * gain[..., None], second.bias * gain.flatten()
+        return h + functional.conv2d(functional.relu(first(h)), weight, bias, padding=1)
+
+    return {
+        "into the output": lambda: h + gain * second(functional.relu(first(h))),
+        "into the weights": folded,
+    }
+
+
+def gradient(ratio: float, machine: Machine) -> Ways:
+    """Φᵀ(Φx - y) on all blocks."""
+    m = machine.measured(SIZE, ratio)
+    phi = m.operator.rows.matrix()
+    x = torch.rand(1, 1, *SIZE, device=machine.device)
+    kernels = phi.reshape(-1, 1, 33, 33)
+    (height, width), (rows, columns) = SIZE, m.y.shape[1:3]
+    margin = (0, 33 * columns - width, 0, 33 * rows - height)
+    values, square = m.y.permute(0, 3, 1, 2).contiguous(), phi.T @ phi
+    back = m.operator.adjoint(m.y)
+
+    def cut(image: Tensor) -> Tensor:
+        return functional.pad(image, margin).view(rows, 33, columns, 33).transpose(1, 2)
+
+    def unshuffled() -> Tensor:
+        blocks = functional.pixel_unshuffle(functional.pad(x, margin), 33)
+        planes = torch.einsum("nm,bmhw->bnhw", phi.T, torch.einsum("mn,bnhw->bmhw", phi, blocks))
+        return functional.pixel_shuffle(planes, 33)[..., :height, :width] - back
+
+    def strided() -> Tensor:
+        error = functional.conv2d(functional.pad(x, margin), kernels, stride=33) - values
+        return functional.conv_transpose2d(error, kernels, stride=33)[..., :height, :width]
+
+    def one_product() -> Tensor:
+        blocks = cut(x).reshape(rows, columns, -1) @ square
+        whole = blocks.reshape(rows, columns, 33, 33).transpose(1, 2)
+        return whole.reshape(1, 1, 33 * rows, 33 * columns)[..., :height, :width] - back
+
+    return {
+        "blocks copied, two products": lambda: m.gradient(x),
+        "pixel_unshuffle, two products": unshuffled,
+        "strided convolutions": strided,
+        "blocks copied, one product with ΦᵀΦ": one_product,
+    }
+
+
+def tiles(machine: Machine) -> Ways:
+    """Tiles of a large image, pixels a side."""
+    x = torch.rand(1, 1, *LARGE, device=machine.device)
+    gain, block = torch.ones(1, 32, device=machine.device), machine.block()
+    whole = {"off": lambda: block(x, x, gain)[0]}
+    return whole | {str(side): partial(_tiled, Tiles(side), block, x, gain) for side in SIDES}
+
+
+def _tiled(tiling: Tiles, block: CoastBlock, x: Tensor, gain: Tensor) -> Tensor:
+    return tiling(block, x, x, gain)[0]
+
+
+def batch(machine: Machine) -> Ways:
+    """Small images, one after the other or at once; a whole reconstruction of one IPL."""
+    torch.manual_seed(0)
+    net = coast(Schedule((1,) * 5), RFMU(32, 20)).to(machine.device)
+    one = machine.measured(SMALL, 0.1)
+    many = Measurement.stacked([one] * MANY)
+    setup = execution.choose(machine.device, machine.precision)
+
+    def run(m: Measurement) -> Tensor:
+        return execution.final(api.reconstruct_steps(m, net, None, setup)).image
+
+    return {
+        f"{MANY} one by one": lambda: torch.cat([run(one) for _ in range(MANY)]),
+        f"{MANY} at once": lambda: run(many),
+    }
+
+
+def compiled(machine: Machine) -> Ways:
+    """A block as it is, and through torch.compile."""
+    r = torch.rand(1, 1, *SIZE, device=machine.device)
+    gain, block = torch.ones(1, 32, device=machine.device), machine.block()
+    fast = torch.compile(machine.block().prox, dynamic=False)
+    return {"eager": lambda: block.prox(r, gain)[0], "torch.compile": lambda: fast(r, gain)[0]}
+
+
+LEVERS: dict[str, Callable[[Machine], Ways]] = {
+    "features": layout,
+    "modulation": modulation,
+    **{f"gradient at {100 * ratio:g} %": partial(gradient, ratio) for ratio in RATIOS},
+    "tiles of 1080p": tiles,
+    f"images of {SMALL[0]}×{SMALL[1]}": batch,
+    "block": compiled,
+}
+
+
+def main() -> None:
+    """Measure, and print a table in Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="bf16", choices=TYPES)
+    parser.add_argument("--times", type=int, default=10)
+    given = parser.parse_args()
+    machine = Machine(execution.choose_device(given.device), given.precision, given.times)
+    print(f"{machine.device}, {given.precision}, {torch.get_num_threads()} threads\n")
+    print("| lever | way | ms | times | differs |\n|---|---|---:|---:|---:|")
+    for lever, ways in LEVERS.items():
+        plain: tuple[float, Tensor] | None = None
+        for way, run in ways(machine).items():
+            with torch.inference_mode(), machine.autocast():
+                seconds, result = best(run, machine.device, machine.times)
+            plain = plain or (seconds, result)
+            differs = float((result - plain[1]).abs().max() / plain[1].abs().max())
+            cells = [lever, way, f"{1e3 * seconds:.2f}", f"{plain[0] / seconds:.2f}"]
+            print(f"| {' | '.join(cells)} | {differs:.0e} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
