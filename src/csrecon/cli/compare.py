@@ -94,7 +94,7 @@ def compare(
             if not film:
                 add(label, step.image.cpu(), time.perf_counter() - began)
             bar.advance(task)
-    m, n = measured.y.shape[-1], 1089
+    m, n = measured.y.shape[-1], round(measured.y.shape[-1] / measured.operator.ratio)
     title = f"{image.name}: y = Φx with {m} of {n} measurements a block (ratio {ratio:g})"
     shown = plot.Panel("original", original)
     if film:

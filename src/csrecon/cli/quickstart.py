@@ -68,7 +68,8 @@ def quickstart(
             panels.append(panel(f"rcoast, IPL {ipl}, {seconds:.2f} s", image))
     error = images.to_array((image.clamp(0, 1) - picture.planes).abs(), "gray")
     panels.append(plot.Panel(f"|error| at IPL {IPLS[-1]}", error, error=True))
-    title = f"y = Φx with {measured.y.shape[-1]} of 1089 measurements a block (ratio {RATIO})"
+    m, n = measured.y.shape[-1], round(measured.y.shape[-1] / measured.operator.ratio)
+    title = f"y = Φx with {m} of {n} measurements a block (ratio {RATIO})"
     plot.side_by_side(panels, output, title, overwrite=overwrite)
     if as_json:
         say_json({"figure": str(output), "ratio": RATIO, "results": results})
