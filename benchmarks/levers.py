@@ -18,14 +18,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from csrecon import api, execution
+from csrecon.allocator import keep_freed_memory
 from csrecon.measurement import Measurement
 from csrecon.nets.coast import CoastBlock, coast
-from csrecon.recursion import RFMU, Schedule
+from csrecon.recursion import Schedule
 from csrecon.tiles import Tiles
 
 SIZE, LARGE, SMALL, MANY = (480, 288), (1080, 1920), (64, 64), 16
 RATIOS = (0.1, 0.5)
-SIDES = (64, 96, 128, 192, 256, 512, 1024)
+SIDES = (64, 128, 192, 256, 320, 384, 448, 512, 1024)
 
 Ways = dict[str, Callable[[], Tensor]]
 
@@ -38,10 +39,15 @@ class Machine:
     precision: str
     times: int
 
-    def autocast(self) -> torch.autocast:
-        """The context of the convolutions."""
+    def convolved(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        """The same with the convolutions in their precision."""
         dtype = TYPES[self.precision]
-        return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
+
+        def cast() -> Tensor:
+            with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+                return run()
+
+        return cast
 
     def block(self, layout: torch.memory_format = torch.channels_last) -> CoastBlock:
         """A block with random weights."""
@@ -53,6 +59,11 @@ class Machine:
         return api.sample(synthetic(*size), ratio).to(self.device)
 
 
+def sizes(size: tuple[int, int]) -> str:
+    """480×288."""
+    return f"{size[0]}×{size[1]}"
+
+
 def layout(machine: Machine) -> Ways:
     """Memory layout of the features."""
     r = torch.rand(1, 1, *SIZE, device=machine.device)
@@ -60,7 +71,7 @@ def layout(machine: Machine) -> Ways:
 
     def way(memory: torch.memory_format) -> Callable[[], Tensor]:
         block = machine.block(memory)
-        return lambda: block.prox(r, gain)[0]
+        return machine.convolved(lambda: block.prox(r, gain)[0])
 
     return {"contiguous": way(torch.contiguous_format), "channels_last": way(torch.channels_last)}
 
@@ -79,13 +90,13 @@ def modulation(machine: Machine) -> Ways:
         return h + functional.conv2d(functional.relu(first(h)), weight, bias, padding=1)
 
     return {
-        "into the output": lambda: h + gain * second(functional.relu(first(h))),
-        "into the weights": folded,
+        "into the output": machine.convolved(lambda: h + gain * second(functional.relu(first(h)))),
+        "into the weights": machine.convolved(folded),
     }
 
 
 def gradient(ratio: float, machine: Machine) -> Ways:
-    """Φᵀ(Φx - y) on all blocks."""
+    """Φᵀ(Φx - y) on all blocks, always fp32."""
     m = machine.measured(SIZE, ratio)
     phi = m.operator.rows.matrix()
     x = torch.rand(1, 1, *SIZE, device=machine.device)
@@ -120,22 +131,22 @@ def gradient(ratio: float, machine: Machine) -> Ways:
     }
 
 
-def tiles(machine: Machine) -> Ways:
-    """Tiles of a large image, pixels a side."""
-    x = torch.rand(1, 1, *LARGE, device=machine.device)
+def tiles(size: tuple[int, int], machine: Machine) -> Ways:
+    """Tiles of at most so many pixels a side."""
+    x = torch.rand(1, 1, *size, device=machine.device)
     gain, block = torch.ones(1, 32, device=machine.device), machine.block()
-    whole = {"off": lambda: block(x, x, gain)[0]}
-    return whole | {str(side): partial(_tiled, Tiles(side), block, x, gain) for side in SIDES}
 
+    def way(side: int) -> Callable[[], Tensor]:
+        return machine.convolved(lambda: Tiles(side)(block, x, x, gain)[0])
 
-def _tiled(tiling: Tiles, block: CoastBlock, x: Tensor, gain: Tensor) -> Tensor:
-    return tiling(block, x, x, gain)[0]
+    whole = {"off": machine.convolved(lambda: block(x, x, gain)[0])}
+    return whole | {str(side): way(side) for side in SIDES}
 
 
 def batch(machine: Machine) -> Ways:
     """Small images, one after the other or at once; a whole reconstruction of one IPL."""
     torch.manual_seed(0)
-    net = coast(Schedule((1,) * 5), RFMU(32, 20)).to(machine.device)
+    net = coast(Schedule((1,) * 5), modulation="rfmu").to(machine.device)
     one = machine.measured(SMALL, 0.1)
     many = Measurement.stacked([one] * MANY)
     setup = execution.choose(machine.device, machine.precision)
@@ -154,15 +165,18 @@ def compiled(machine: Machine) -> Ways:
     r = torch.rand(1, 1, *SIZE, device=machine.device)
     gain, block = torch.ones(1, 32, device=machine.device), machine.block()
     fast = torch.compile(machine.block().prox, dynamic=False)
-    return {"eager": lambda: block.prox(r, gain)[0], "torch.compile": lambda: fast(r, gain)[0]}
+    return {
+        "eager": machine.convolved(lambda: block.prox(r, gain)[0]),
+        "torch.compile": machine.convolved(lambda: fast(r, gain)[0]),
+    }
 
 
 LEVERS: dict[str, Callable[[Machine], Ways]] = {
     "features": layout,
     "modulation": modulation,
     **{f"gradient at {100 * ratio:g} %": partial(gradient, ratio) for ratio in RATIOS},
-    "tiles of 1080p": tiles,
-    f"images of {SMALL[0]}×{SMALL[1]}": batch,
+    **{f"tiles, {sizes(size)}": partial(tiles, size) for size in (SIZE, LARGE)},
+    f"images of {sizes(SMALL)}": batch,
     "block": compiled,
 }
 
@@ -174,13 +188,14 @@ def main() -> None:
     parser.add_argument("--precision", default="bf16", choices=TYPES)
     parser.add_argument("--times", type=int, default=10)
     given = parser.parse_args()
+    keep_freed_memory()  # as `csrecon` does
     machine = Machine(execution.choose_device(given.device), given.precision, given.times)
     print(f"{machine.device}, {given.precision}, {torch.get_num_threads()} threads\n")
     print("| lever | way | ms | times | differs |\n|---|---|---:|---:|---:|")
     for lever, ways in LEVERS.items():
         plain: tuple[float, Tensor] | None = None
         for way, run in ways(machine).items():
-            with torch.inference_mode(), machine.autocast():
+            with torch.inference_mode():
                 seconds, result = best(run, machine.device, machine.times)
             plain = plain or (seconds, result)
             differs = float((result - plain[1]).abs().max() / plain[1].abs().max())

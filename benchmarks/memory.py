@@ -24,10 +24,11 @@ import torch
 from PIL import Image
 
 from csrecon import api, execution
+from csrecon.allocator import keep_freed_memory
 from csrecon.measurement import Measurement
 from csrecon.operators import BlockOperator, make
 
-BLOCK, TILE, PATTERN = 33, 512, 8 * 33
+BLOCK, TILE, PATTERN = 33, 320, 8 * 33
 
 
 def peak() -> int:
@@ -54,6 +55,7 @@ def measured(height: int, width: int, ratio: float) -> Measurement:
 def run(size: str, given: argparse.Namespace) -> str:
     """A line of the table."""
     torch.set_num_threads(given.threads)
+    keep_freed_memory()  # as `csrecon` does
     height, width = (int(side) for side in size.split("x"))
     setup = execution.choose("cpu", given.precision, TILE)
     net = api.load(given.model)

@@ -24,6 +24,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from csrecon import api, cards, execution, metrics
+from csrecon.allocator import keep_freed_memory
 from csrecon.measurement import Measurement
 from csrecon.recursion import Schedule, Unfolding, last
 
@@ -201,6 +202,7 @@ def main() -> None:
     parser.add_argument("--no-plain", action="store_true", help="leave out the plain path")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    keep_freed_memory()  # as `csrecon` does
     device = execution.choose_device(given.device)
     peaks = {p: peak(device, p) for p in dict.fromkeys(["fp32", *given.precision])}
     print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")

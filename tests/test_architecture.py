@@ -13,6 +13,7 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "src" / "csrecon"
 ROOMS = [
     "errors",
+    "allocator",
     "files",
     "foreign",
     "arrays",

@@ -75,6 +75,8 @@ def test_spans_cover_everything_once(length, side, margin):
         assert outer.stop == min(length, inner.stop + margin)
         covered += list(range(length))[inner]
     assert covered == list(range(length))
+    sizes = [inner.stop - inner.start for inner, _, _ in tiles._spans(length, side, margin)]
+    assert max(sizes) <= side and max(sizes) - min(sizes) <= 1
 
 
 def test_memory_that_ends_makes_smaller_tiles(caplog, monkeypatch):
@@ -92,7 +94,7 @@ def test_memory_that_ends_makes_smaller_tiles(caplog, monkeypatch):
     image = csrecon.reconstruct(m, net, 1, "cpu", tile=512)
     assert abs(image - expected).max() < 2e-5
     assert "tiles of 80 pixels" in caplog.text
-    monkeypatch.setattr(tiles, "SMALLEST", 128)
+    monkeypatch.setattr(tiles, "SMALLEST", 160)
     with pytest.raises(ResourceError, match="not enough memory"):
         csrecon.reconstruct(m, net, 1, "cpu", tile=512)
 
@@ -115,9 +117,9 @@ def test_the_gradient_comes_in_bands(monkeypatch, band):
 
 
 def test_what_a_user_may_ask_for():
-    assert execution.choose("cpu").tile == 512
+    assert execution.choose("cpu").tile == 320
     assert execution.choose("cpu", tile="off").tile is None
-    assert execution.choose("cpu", tile="256").tile == 256
+    assert execution.choose("cpu", tile="128").tile == 128
     for tile in ("63", "-1", "big", "1e3"):
         with pytest.raises(UsageError, match="expected auto, off"):
             execution.choose("cpu", tile=tile)

@@ -19,6 +19,7 @@ import torch
 
 import csrecon
 from csrecon import api, cards, depot, execution, files, images, metrics, perceptual
+from csrecon.allocator import keep_freed_memory
 from csrecon.journal import Journal, key_of
 from csrecon.measurement import Measurement
 from csrecon.metrics import Protocol, Score
@@ -376,6 +377,7 @@ def spread(
 
 def _begin(threads: int) -> None:
     """In a process that shares the work: its threads, and no notes, which the first one gives."""
+    keep_freed_memory()
     torch.set_num_threads(threads)
     logging.getLogger("csrecon").setLevel(logging.ERROR)
 

@@ -7,6 +7,7 @@ and not on the image.
 
 import logging
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -29,7 +30,8 @@ class Tiles:
     """Applies blocks tile by tile; where memory ends it goes on with smaller tiles.
 
     Args:
-        side: of a tile in pixels, without its margin.
+        side: of the largest tile in pixels, without its margin. What has no more pixels than that
+            tile is worked on as a whole, whatever its shape.
     """
 
     def __init__(self, side: int) -> None:
@@ -73,13 +75,17 @@ def _windows(
     height: int, width: int, side: int, margin: int
 ) -> Iterator[tuple[Window, Window, Window]]:
     """Every tile: where it lies, where it lies with its margin, and where it lies in that."""
+    if height * width <= side**2:
+        side = max(height, width)
     for rows in _spans(height, side, margin):
         for columns in _spans(width, side, margin):
             yield (rows[0], columns[0]), (rows[1], columns[1]), (rows[2], columns[2])
 
 
 def _spans(length: int, side: int, margin: int) -> Iterator[tuple[slice, slice, slice]]:
-    for start in range(0, length, side):
-        end = min(start + side, length)
+    """Equal parts of at most a side: a narrow rest would be mostly margin."""
+    count = -(-length // side)
+    edges = [length * index // count for index in range(count + 1)]
+    for start, end in pairwise(edges):
         low, high = max(0, start - margin), min(length, end + margin)
         yield slice(start, end), slice(low, high), slice(start - low, end - low)

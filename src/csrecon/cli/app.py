@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import csrecon
+from csrecon.allocator import keep_freed_memory
 from csrecon.cli import (
     bench,
     bring,
@@ -71,6 +72,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # Φ on a terminal that has only ASCII
+    keep_freed_memory()
     try:
         app()
     except KeyboardInterrupt:
