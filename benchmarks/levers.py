@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from speed import TYPES, best, synthetic
+from speed import TYPES, Timed, best, synthetic
 from torch import Tensor
 from torch.nn import functional
 
@@ -193,13 +193,14 @@ def main() -> None:
     print(f"{machine.device}, {given.precision}, {torch.get_num_threads()} threads\n")
     print("| lever | way | ms | times | differs |\n|---|---|---:|---:|---:|")
     for lever, ways in LEVERS.items():
-        plain: tuple[float, Tensor] | None = None
+        plain: Timed | None = None
         for way, run in ways(machine).items():
             with torch.inference_mode():
-                seconds, result = best(run, machine.device, machine.times)
-            plain = plain or (seconds, result)
-            differs = float((result - plain[1]).abs().max() / plain[1].abs().max())
-            cells = [lever, way, f"{1e3 * seconds:.2f}", f"{plain[0] / seconds:.2f}"]
+                timed = best(run, machine.device, machine.times)
+            plain = plain or timed
+            differs = float((timed.image - plain.image).abs().max() / plain.image.abs().max())
+            times = plain.seconds / timed.seconds
+            cells = [lever, way, f"{1e3 * timed.seconds:.2f}", f"{times:.2f}"]
             print(f"| {' | '.join(cells)} | {differs:.0e} |", flush=True)
 
 

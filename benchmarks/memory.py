@@ -79,7 +79,8 @@ def run(size: str, given: argparse.Namespace) -> str:
 def typed(folder: Path, *arguments: str) -> tuple[float, int]:
     """Seconds and peak bytes of a csrecon command in a folder."""
     began = time.perf_counter()
-    with subprocess.Popen([sys.executable, "-m", "csrecon", *arguments, "-q"], cwd=folder) as child:
+    command = [sys.executable, "-m", "csrecon", *arguments, "-q"]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as child:
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:

@@ -3,8 +3,10 @@
     python benchmarks/speed.py                                        # the whole table
     python benchmarks/speed.py --model rcoast --size 480x288 --ipl 1 2 4 8
 
-`plain` is the network called as it is: fp32, contiguous memory, whole images. The others are
-csrecon's execution with the precision named; `compiled` has its blocks compiled by torch.compile.
+`plain` is the network called as it is: fp32, contiguous memory, whole images, in a process of its
+own where PyTorch's memory is as it comes; with `--kept` also with freed memory kept, as the command
+line keeps it for all others. The others are csrecon's execution with the precision named;
+`compiled` has its blocks compiled by torch.compile.
 Every row gives the best of several runs, after one that is not counted unless it took longer than
 ten seconds; PSNR is against the plain result. The peak is that of a matrix product. Memory is the
 most that a run takes above what was there before it (on the CPU, of Linux).
@@ -13,6 +15,7 @@ most that a run takes above what was there before it (on the CPU, of Linux).
 import argparse
 import itertools
 import json
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -32,7 +35,6 @@ RESET, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 SIZES = ["256x256", "480x288", "1080x1920", "2160x3840"]
 MODELS = ["rcoast", "coast", "rista", "istanet-plus"]
 LONG = 10.0  # seconds: a run of that length needs no warming up and no repetition
-PLAIN = "plain fp32"
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -42,26 +44,6 @@ def synthetic(height: int, width: int) -> np.ndarray:
     image = 0.5 + 0.2 * np.sin(row / 17) * np.cos(column / 23)
     image += 0.2 * ((row // 40 + column // 56) % 2) + 0.05 * np.sin(row * column / 900)
     return np.clip(image, 0, 1).astype(np.float32)
-
-
-def best(
-    run: Callable[[], torch.Tensor], device: torch.device, times: int
-) -> tuple[float, torch.Tensor]:
-    """Seconds of the fastest of several runs, and what it gave."""
-
-    def once() -> tuple[float, torch.Tensor]:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        began = time.perf_counter()
-        image = run()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - began, image
-
-    seconds, image = once()
-    if seconds > LONG:
-        return seconds, image
-    return min((once() for _ in range(times)), key=lambda pair: pair[0])
 
 
 class Memory:
@@ -88,12 +70,49 @@ class Memory:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
+@dataclass(frozen=True)
+class Timed:
+    """Seconds of the fastest of several runs, the first image, and the bytes that were taken."""
+
+    seconds: float
+    image: torch.Tensor
+    memory: int | None
+
+
+def best(run: Callable[[], torch.Tensor], device: torch.device, times: int) -> Timed:
+    """The fastest of several runs."""
+    memory = Memory(device)
+
+    def once() -> tuple[float, torch.Tensor]:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        began = time.perf_counter()
+        image = run()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - began, image[:1]
+
+    seconds, image = once()
+    if seconds <= LONG:
+        seconds, image = min((once() for _ in range(times)), key=lambda pair: pair[0])
+    return Timed(seconds, image, memory.taken())
+
+
+def timed_plain(name: str, ipl: int | None, m: Measurement, given: argparse.Namespace) -> Timed:
+    """The network called as it is."""
+    torch.set_num_threads(given.threads)
+    device = execution.choose_device(given.device)
+    here, bare = m.to(device), network(name).to(device)
+    schedule = bare.schedule.with_ipl(ipl) if ipl else None
+    with torch.inference_mode():
+        return best(lambda: bare(here, schedule).cpu(), device, given.times)
+
+
 def peak(device: torch.device, precision: str) -> float:
     """FLOP/s of a matrix product of this device and precision."""
     n = 8192 if device.type == "cuda" else 2048
     a = torch.rand(n, n, device=device, dtype=TYPES[precision])
-    seconds, _ = best(lambda: a @ a, device, 5)
-    return 2 * n**3 / seconds
+    return 2 * n**3 / best(lambda: a @ a, device, 5).seconds
 
 
 def network(name: str) -> Unfolding:
@@ -145,29 +164,23 @@ def measure(
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         last(net.steps(api.sample(synthetic(66, 66), given.ratio), schedule))
     flop = counter.get_total_flops() * height * width / 66**2
-    plain: Row | None = None
-    reference = None
 
-    def row(path: str, precision: str, run: Callable[[], torch.Tensor]) -> Row:
-        nonlocal plain, reference
-        memory = Memory(device)
-        seconds, image = best(run, device, given.times)
-        taken = memory.taken()
-        gain, psnr = 1.0 if path == PLAIN else None, None
-        if plain is not None and reference is not None:
-            gain = plain.seconds / (seconds / given.batch)
-            psnr = metrics.score(image[:1], reference).psnr
-        made = Row(f"{name}, IPL {schedule}", size, path, seconds / given.batch, gain, flop,
-                   peaks[precision], psnr, taken)  # fmt: skip
-        if path == PLAIN:
-            plain, reference = made, image[:1]
-        return made
+    def row(path: str, precision: str, timed: Timed) -> Row:
+        seconds = timed.seconds / given.batch
+        gain, psnr = None, None
+        if plain is not None:
+            gain = plain.seconds / timed.seconds
+            psnr = metrics.score(timed.image, plain.image).psnr if timed is not plain else None
+        label = f"{name}, IPL {schedule}"
+        return Row(label, size, path, seconds, gain, flop, peaks[precision], psnr, timed.memory)
 
+    plain = None
     if not given.no_plain:
-        here, bare = m.to(device), network(name).to(device)
-        with torch.inference_mode():
-            yield row(PLAIN, "fp32", lambda: bare(here, schedule).cpu())
-        del here, bare
+        with multiprocessing.get_context("spawn").Pool(1) as other:
+            plain = other.apply(timed_plain, (name, ipl, m, given))
+        yield row("plain fp32", "fp32", plain)
+        if given.kept:
+            yield row("plain fp32, memory kept", "fp32", timed_plain(name, ipl, m, given))
     for precision, tile, compiled in itertools.product(
         given.precision, given.tile, (False, True) if given.compile else (False,)
     ):
@@ -176,7 +189,8 @@ def measure(
             block.prox = torch.compile(block.prox, dynamic=False)
         setup = execution.choose(device, precision, tile)
         path = f"{precision}, tile {tile}" + ", compiled" * compiled
-        yield row(path, precision, partial(reconstruct, model, m, schedule, setup))
+        run = partial(reconstruct, model, m, schedule, setup)
+        yield row(path, precision, best(run, device, given.times))
 
 
 def reconstruct(
@@ -199,9 +213,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1, help="images at once")
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--compile", action="store_true", help="compiled blocks besides")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--kept", action="store_true", help="the plain path with memory kept too")
     parser.add_argument("--no-plain", action="store_true", help="leave out the plain path")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    torch.set_num_threads(given.threads)
     keep_freed_memory()  # as `csrecon` does
     device = execution.choose_device(given.device)
     peaks = {p: peak(device, p) for p in dict.fromkeys(["fp32", *given.precision])}

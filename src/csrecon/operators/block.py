@@ -21,7 +21,7 @@ from csrecon.operators.transforms import TransformSampling
 
 log = logging.getLogger(__name__)
 
-_BAND = 2**22  # pixels whose gradient is computed at once
+_BAND = 2**20  # pixels whose gradient is computed at once
 _RANK_TOLERANCE = 1e-5  # singular values below this share of the largest carry only rounding
 
 
