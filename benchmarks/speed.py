@@ -13,6 +13,7 @@ most that a run takes above what was there before it (on the CPU, of Linux).
 """
 
 import argparse
+import ctypes
 import itertools
 import json
 import multiprocessing
@@ -55,6 +56,7 @@ class Memory:
             torch.cuda.reset_peak_memory_stats(device)
             self.before = torch.cuda.memory_allocated(device)
         elif RESET.exists():
+            ctypes.CDLL(None).malloc_trim(0)  # or what was kept from before would not count
             RESET.write_text("5")  # the peak is the present size again (man 5 proc)
             self.before = self._status("VmRSS")
 

@@ -1,7 +1,6 @@
 """The paper's tables: three kinds of figures, kept apart."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,15 +17,16 @@ from tests.conftest import scene
 CONDITIONS = report.Conditions(bench.Plan("bsd68", [], execution.Setup(torch.device("cpu"))))
 
 
-def row(model, ratio, psnr):
-    return bench.Row(model, "bsd68", "a.png", ratio, 109, "", 0, psnr, 0.5, 0.25, None)
+def row(model, ratio, psnr, ipl=4):
+    return bench.Row(model, "bsd68", "a.png", ratio, 109, str(ipl), 0, psnr, 0.5, 0.25, None)
 
 
-def runner(name, ratios, ipl):
+def runner(name, ratios, ipls):
     if name == "coast-paper":
         raise ModelError("the server answers 404")
     for ratio in ratios:
-        yield row(name, ratio, 30 + 10 * ratio)
+        for ipl in ipls:
+            yield row(name, ratio, 30 + 10 * ratio, ipl)
 
 
 def test_table_1_is_the_paper_s():
@@ -121,15 +121,17 @@ def test_the_figure_of_an_ablation(tmp_path):
     assert figures.draw_preset(table, list(presets.run(table, runner)), tmp_path) == []
 
 
-def test_seconds_are_measured_alone():
-    command = ["bench", "--preset", "table2", "--jobs", "2", "--data-dir", "sets"]
-    folder = Path("sets/bsd68")
-    folder.mkdir(parents=True)
-    for index in range(68):
-        Image.fromarray(scene(34, 34)).save(folder / f"{index:02}.png")
-    result = CliRunner().invoke(app, command)
+@pytest.mark.parametrize("option", [["--jobs", "2"], ["--resume"]])
+def test_seconds_are_measured_anew_and_alone(option):
+    result = CliRunner().invoke(app, ["bench", "--preset", "table2", *option])
     assert result.exit_code == 2, result.output
-    assert "one process" in result.stderr
+    assert "anew in one process" in result.stderr
+
+
+def test_a_figure_of_the_paper_for_an_ipl_that_is_not_run():
+    line = {"label": "ours", "ipls": [1, 4], "ours": "rcoast", "psnr": {3: 28.5}}
+    with pytest.raises(ValueError, match="which is not run"):
+        presets.Preset(title="tiny", dataset="set11", ratios=(0.1,), lines=(line,))
 
 
 def test_score_is_a_mean():

@@ -21,7 +21,7 @@ NETWORKS = ["rcoast", "coast", "rista", "istanet-plus"]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("size", [(130, 97), (64, 200), (33, 33), (1, 70)])
+@pytest.mark.parametrize("size", [(130, 97), (64, 200), (33, 33), (1, 5000)])
 def test_tiled_equals_untiled(name, size):
     torch.manual_seed(0)
     net = cards.card(name).build().eval()
@@ -93,10 +93,29 @@ def test_memory_that_ends_makes_smaller_tiles(caplog, monkeypatch):
     monkeypatch.setattr(type(net.blocks[0]), "prox", starved)
     image = csrecon.reconstruct(m, net, 1, "cpu", tile=512)
     assert abs(image - expected).max() < 2e-5
-    assert "tiles of 80 pixels" in caplog.text
+    assert "tiles of 77 pixels" in caplog.text
     monkeypatch.setattr(tiles, "SMALLEST", 160)
     with pytest.raises(ResourceError, match="not enough memory"):
         csrecon.reconstruct(m, net, 1, "cpu", tile=512)
+
+
+def test_memory_that_ends_halves_what_is_worked_on_at_once(monkeypatch):
+    block = csrecon.load("rcoast").blocks[0]
+    original, sizes = type(block).prox, []
+
+    def starved(self, r, gain):
+        sizes.append(r[:, 0].numel())
+        if r[:, 0].numel() > 40_000:
+            raise torch.OutOfMemoryError("planted")
+        return original(self, r, gain)
+
+    monkeypatch.setattr(type(block), "prox", starved)
+    for shape, least in (((16, 1, 64, 64), 10_000), ((1, 1, 20, 4000), 1_000)):
+        sizes.clear()
+        x = torch.rand(shape)
+        with torch.inference_mode():
+            Tiles(4096)(block, x, x, torch.ones(1, 32))
+        assert 40_000 >= max(sizes[1:]) > least
 
 
 @pytest.mark.parametrize("band", [1, 40 * 33, 3 * 40 * 33])

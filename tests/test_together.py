@@ -1,6 +1,7 @@
 """Neighbours that are alike are worked on at once, and nobody pays for another's fault."""
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from csrecon import api, measurement_file
+from csrecon import api, images, measurement_file
 from csrecon.cli.app import app
 from csrecon.cli.together import Together
-from csrecon.errors import InputError, ResourceError
+from csrecon.errors import InputError, ResourceError, UsageError
+from csrecon.measurement import Measurement
 from tests.conftest import scene
 
 
@@ -70,6 +72,43 @@ def test_faults_stay_with_their_items():
     assert found == {"a1": "a1", "a2": "unreadable", "a3": "a3", "a4": "too large", "a5": "a5"}
 
 
+def test_nothing_is_kept_of_what_failed():
+    def load(item):
+        if item == "a2":
+            raise InputError("unreadable")
+        return item
+
+    def work(group):
+        raise ResourceError("too large")
+
+    items = ["a1", "a2", "a3", "a4"]
+    with Together(items, load, work, lambda one: one[0], lambda _: 4) as pairs:
+        for item in items:
+            with pytest.raises((InputError, ResourceError)):
+                pairs.take(item)
+        assert not (pairs._loading or pairs._done or pairs._alone)
+
+
+def test_the_next_are_read_while_some_are_worked_on():
+    read, seen = [], []
+
+    def load(item):
+        read.append(item)
+        return item
+
+    def work(group):
+        deadline = time.monotonic() + 30
+        while len(read) < 4 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        seen.append(sorted(read))
+        return group
+
+    items = ["a1", "a2", "b1", "b2"]
+    with Together(items, load, work, lambda one: one[0], lambda _: 2) as pairs:
+        pairs.take("a1")
+    assert seen == [items]
+
+
 def test_bugs_are_not_swallowed():
     def work(group):
         raise ZeroDivisionError
@@ -114,6 +153,40 @@ def test_a_folder_gives_what_its_files_give(folder, monkeypatch):
         run(folder / f"{index}.npy", "-o", f"{index}.png", "--precision", "fp32")
         with Image.open(f"{index}.png") as one, Image.open(f"out/{index}.png") as other:
             assert np.abs(np.asarray(one, float) - np.asarray(other, float)).max() <= 1
+
+
+def test_each_is_scored_against_its_own_original(tmp_path):
+    folder, originals = tmp_path / "in", tmp_path / "originals"
+    folder.mkdir()
+    originals.mkdir()
+    for index, color in enumerate(["gray", "ycbcr", "gray", "ycbcr"]):
+        image = np.roll(scene(40, 50), 3 * index, 0)
+        Image.fromarray(image).save(originals / f"{index}.png")
+        picture = images.read(originals / f"{index}.png", color)
+        measurement_file.save(api.sample(picture, 0.3), folder / f"{index}.npy")
+    options = ("--precision", "fp32", "--json")
+    grouped = json.loads(run(folder, "-o", "out", "--ref", originals, *options).stdout)
+    for index, record in enumerate(grouped):
+        one = (folder / f"{index}.npy", "-o", f"{index}.png", "--ref", originals / f"{index}.png")
+        single = json.loads(run(*one, *options).stdout)[0]
+        assert record["color"] == single["color"]
+        assert record["psnr"] == pytest.approx(single["psnr"], abs=1e-3)
+
+
+def test_only_what_is_of_one_kind_is_stacked():
+    image = scene(40, 50)[..., 0]
+    plain = api.sample(image, 0.2)
+    assert Measurement.stacked([plain]) is plain
+    assert Measurement.stacked([plain, plain]).y.shape[0] == 2
+    for other in (
+        api.sample(image, 0.2, seed=1),
+        api.sample(image, 0.3),
+        api.sample(image[:39], 0.2),
+        api.sample(image, 0.2, noise_sigma=0.01),
+    ):
+        with pytest.raises(UsageError, match="one operator"):
+            Measurement.stacked([plain, other])
+        assert other.noise or Measurement.stacked([other, other])
 
 
 def test_a_bad_scale_is_the_fault_of_one_file(folder):

@@ -10,8 +10,8 @@ import ctypes
 import platform
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
-_LARGEST_KEPT = 2**25  # bytes; the most that every glibc accepts
-_KEPT = 2**29  # bytes in all
+_LARGEST_KEPT = 2**25  # bytes; the most that every 64-bit glibc accepts
+_KEPT = 2**29  # bytes at the top of an arena
 
 
 def keep_freed_memory() -> bool:

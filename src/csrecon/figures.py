@@ -4,7 +4,7 @@ ratio        PSNR against the sampling ratio, a curve per model and IPL
 ipl          PSNR against IPL, a curve per model and ratio
 seconds      PSNR against seconds per image, along IPL, a curve per model and ratio
 parameters   PSNR against the number of parameters, a curve per ratio
-iterations   of a preset: PSNR against the iterations in all, a curve per network and kind
+iterations   of a preset: PSNR against the total iterations, a curve per network and kind
 """
 
 import json
@@ -109,7 +109,7 @@ def preset_paths(folder: Path) -> list[Path]:
 def draw_preset(
     table: presets.Preset, results: Sequence[presets.Result], folder: Path, overwrite: bool = False
 ) -> list[Path]:
-    """Write PSNR against the iterations in all, at the first ratio of a preset with curves.
+    """Write PSNR against the total iterations, at the first ratio of a preset with curves.
 
     The authors' weights, ours, and what the paper printed (mostly single points) are curves of
     their own.
@@ -124,14 +124,16 @@ def draw_preset(
     points: dict[str, list[tuple[float, float]]] = {}
     for line in (line for line in table.lines if line.curve):
         iterations = float(line.ipl * len(cards.card(line.ours).schedule))
-        for result in (r for r in results if r.line == line and ratio in r.cells):
-            kind = "authors' weights" if result.kind == "authors" else "csrecon"
-            psnr = result.cells[ratio].score.psnr
+        found = {
+            "authors' weights" if result.kind == "authors" else "csrecon": cell.score.psnr
+            for result in results
+            if result.line == line and (cell := result.cells.get(ratio))
+        }
+        printed = presets.published(line, table).get(ratio)
+        for kind, psnr in [*found.items(), *([("paper", printed[0])] if printed else [])]:
             points.setdefault(f"{line.curve}, {kind}", []).append((iterations, psnr))
-        if line.psnr is not None:
-            points.setdefault(f"{line.curve}, paper", []).append((iterations, line.psnr))
     if not points:
         return []
     lines = [Curve(label, path) for label, path in points.items()]
-    x, y = "iterations in all", f"PSNR (dB), {table.dataset} at {100 * ratio:g} %"
+    x, y = "total iterations", f"PSNR (dB), {table.dataset} at {100 * ratio:g} %"
     return curves(lines, folder / "psnr_iterations", x, y, overwrite=overwrite)

@@ -4,15 +4,15 @@ The data term ½‖A x - y‖² lives here and nowhere else; networks and solver
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from csrecon.errors import InputError
+from csrecon.errors import InputError, UsageError
 from csrecon.images import GRAY, PixelFormat
-from csrecon.operators import LinearOperator
+from csrecon.operators import BlockOperator, LinearOperator
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,13 +85,30 @@ class Measurement:
         operator, y = self.operator.per_block(self.y)
         return replace(self, operator=operator, y=y)
 
+    @property
+    def kind(self) -> Hashable | None:
+        """What measurements that may be stacked have in common; None for one that stands alone.
+
+        Noise stands alone, because the last step weighs the misfit of a whole measurement.
+        """
+        operator = self.operator
+        if not isinstance(operator, BlockOperator) or operator.present is not None or self.noise:
+            return None
+        return operator.phi.sha256, operator.block, operator.image_shape, self.level
+
     @classmethod
     def stacked(cls, alike: Sequence["Measurement"]) -> "Measurement":
-        """One measurement of several by the same operator: the planes of one after another's.
+        """One measurement of several of one kind: the planes of one after another's, (ΣB, …).
 
-        Its image is theirs in that order. Noise is not alike even at one σ: the last step weighs
-        the misfit of a whole measurement.
+        Its image is theirs in that order. The format is the first one's.
+
+        Raises:
+            UsageError: several that are not of one kind.
         """
+        if len(alike) == 1:
+            return alike[0]
+        if len({m.kind for m in alike}) > 1 or alike[0].kind is None:
+            raise UsageError("only measurements by one operator, without noise, can be stacked.")
         return replace(alike[0], y=torch.cat([m.y for m in alike]))
 
     def to(self, device: torch.device) -> "Measurement":

@@ -1,11 +1,12 @@
 """The paper's tables and ablations: which networks run on what, three kinds of figures kept apart.
 
 `paper` is what the paper printed; `authors` is the authors' weights, measured here; `csrecon` is
-our weights, measured here. A preset with curves is drawn too: PSNR against the iterations in all.
+our weights, measured here. A preset with curves is drawn too: PSNR against the total iterations.
 """
 
 import csv
 import io
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -70,6 +71,11 @@ class Preset(_Part):
         return [one for line in lines for one in _at_every_ipl(line)]
 
     @property
+    def curves(self) -> bool:
+        """Whether it is drawn."""
+        return any(line.curve for line in self.lines)
+
+    @property
     def timed(self) -> bool:
         """Whether it is about seconds, which depend on what else a machine does."""
         return self.lines[0].fps is not None
@@ -80,6 +86,8 @@ def _at_every_ipl(line: Any) -> list[Any]:
         return [line]
     fields = {key: value for key, value in line.items() if key not in ("ipls", "psnr")}
     printed, curve = line.get("psnr", {}), line["label"]
+    if unknown := printed.keys() - line["ipls"]:
+        raise ValueError(f"{curve}: a figure of the paper for IPL {unknown}, which is not run")
     return [
         {
             **fields,
@@ -120,8 +128,8 @@ def preset(name: str) -> Preset:
     return presets()[name]
 
 
-Runner = Callable[[str, Sequence[float], int], Iterator[Row]]
-"""Measures a model at some ratios and an IPL."""
+Runner = Callable[[str, Sequence[float], Sequence[int]], Iterator[Row]]
+"""Measures a model at some ratios and IPLs."""
 
 
 def run(table: Preset, runner: Runner, protocol: Protocol = "paper") -> Iterator[Result]:
@@ -129,20 +137,35 @@ def run(table: Preset, runner: Runner, protocol: Protocol = "paper") -> Iterator
 
     A model whose weights cannot be had gives its reason instead of figures.
     """
-    for line in table.lines:
-        for kind, name in (("authors", line.authors), ("csrecon", line.ours)):
-            yield _measured(line, "authors" if kind == "authors" else "csrecon", name, table,
-                            runner, protocol)  # fmt: skip
+    for _, group in itertools.groupby(table.lines, lambda line: line.curve or line.label):
+        lines = list(group)
+        kinds: list[tuple[Kind, str | None]] = [
+            ("authors", lines[0].authors),
+            ("csrecon", lines[0].ours),
+        ]
+        found = [_measured(lines, kind, name, table, runner, protocol) for kind, name in kinds]
+        for results in zip(*found, strict=True):
+            yield from results
 
 
 def _measured(
-    line: Line, kind: Kind, name: str | None, table: Preset, runner: Runner, protocol: Protocol
-) -> Result:
+    lines: Sequence[Line],
+    kind: Kind,
+    name: str | None,
+    table: Preset,
+    runner: Runner,
+    protocol: Protocol,
+) -> list[Result]:
+    """The results of the lines of one network."""
+
+    def nothing(reason: str) -> list[Result]:
+        return [Result(line, kind, {}, reason) for line in lines]
+
     if name is None:
-        return Result(line, kind, {}, "no weights were released")
+        return nothing("no weights were released")
     entry = cards.card(name)
     if entry.weights is None:
-        return Result(line, kind, {}, "not trained yet")
+        return nothing("not trained yet")
     ratios = []
     for ratio in table.ratios:
         try:
@@ -151,22 +174,24 @@ def _measured(
         except ModelError:
             continue
     try:
-        cells = summarize(list(runner(name, ratios, line.ipl)), protocol)
+        cells = summarize(list(runner(name, ratios, [line.ipl for line in lines])), protocol)
     except ModelError as error:
         log.warning("%s", error)
-        return Result(line, kind, {}, "weights cannot be had here")
-    return Result(line, kind, {cell.ratio: cell for cell in cells})
+        return nothing("weights cannot be had here")
+    return [
+        Result(line, kind, {cell.ratio: cell for cell in cells if cell.ipl == str(line.ipl)})
+        for line in lines
+    ]
 
 
 def _pair(psnr: float, ssim: float | None) -> str:
     return f"{psnr:.2f}" if ssim is None else f"{psnr:.2f} / {ssim:.4f}"
 
 
-def _published(line: Line, table: Preset) -> dict[float, tuple[float, float | None]]:
+def published(line: Line, table: Preset) -> dict[float, tuple[float, float | None]]:
+    """The paper's PSNR and SSIM (None where it gives none) of a line, by ratio."""
     if line.psnr is not None:
         return {table.ratios[0]: (line.psnr, None)}
-    if line.curve is not None:
-        return {}
     found = {
         ratio: cards.card(line.ours).published_at(table.dataset, "paper", str(line.ipl), ratio)
         for ratio in table.ratios
@@ -179,7 +204,7 @@ def quality(table: Preset, results: Sequence[Result]) -> tuple[list[str], list[l
     header = ["network", "figures", *(f"{100 * r:g} %" for r in table.ratios), "mean"]
     lines = []
     for line in table.lines:
-        printed = _published(line, table)
+        printed = published(line, table)
         lines.append([line.label, "paper", *_columns(printed, table)])
         own: dict[float, tuple[float, float | None]] = {}
         for result in (r for r in results if r.line == line):
@@ -265,7 +290,7 @@ def texts(
                         "figures": result.kind,
                         "reason": result.reason,
                         "cells": [asdict(cell) for cell in result.cells.values()],
-                        "paper": {str(r): p for r, p in _published(result.line, table).items()},
+                        "paper": {str(r): p for r, p in published(result.line, table).items()},
                     }
                     for result in results
                 ],

@@ -196,6 +196,11 @@ def _record(cell: Cell) -> dict[str, Any]:
     return {**record, **score, **{f"paper_{name}": value for name, value in paper.items()}}
 
 
+def is_folder(output: Path) -> bool:
+    """Whether an output that a user named is a folder, there or yet to be made."""
+    return output.is_dir() or not output.suffix
+
+
 def targets(outputs: Sequence[Path], overwrite: bool, stem: str = "bench") -> list[Path]:
     """The files that `-o` asks for; a name without suffix is a folder that gets one of each.
 
@@ -204,7 +209,7 @@ def targets(outputs: Sequence[Path], overwrite: bool, stem: str = "bench") -> li
     """
     paths: list[Path] = []
     for output in outputs:
-        if output.is_dir() or not output.suffix:
+        if is_folder(output):
             paths += [output / f"{stem}{suffix}" for suffix in SUFFIXES]
         elif output.suffix.lower() in SUFFIXES:
             paths.append(output)

@@ -6,6 +6,7 @@ and not on the image.
 """
 
 import logging
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -51,8 +52,7 @@ class Tiles:
             except RuntimeError as error:
                 if self.side <= SMALLEST or not is_out_of_memory(error):
                     raise
-            longest = max(x.shape[-2:])
-            self.side = max(SMALLEST, min(self.side, longest) // 2)
+            self.side = max(SMALLEST, min(self.side, math.isqrt(x.numel())) // 2)
             torch.cuda.empty_cache()
             log.warning("memory is short: going on with tiles of %d pixels.", self.side)
 

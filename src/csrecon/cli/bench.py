@@ -27,7 +27,7 @@ from csrecon.errors import UsageError
 if TYPE_CHECKING:
     from csrecon.bench import Plan, Row
     from csrecon.journal import Journal
-    from csrecon.presets import Preset
+    from csrecon.presets import Preset, Result
 
 
 _RATIOS = "0.1,0.2,0.3,0.4,0.5"
@@ -134,7 +134,7 @@ def bench(
 
     perceptual = parse.lpips(figures)
     own = (model, ratio, ipl, ipls, block, noise_sigma, kind != "gaussian", perceptual)
-    table = _table(dataset, preset, any(own))
+    table = _table(dataset, preset, any(own), resume or jobs > 1 or torchrun.launched())
     names = model or ["rcoast"]
     if (ipl or ipls) and all(name in SOLVERS for name in names):
         raise UsageError(f"{', '.join(names)}: a classical solver has no layers; leave out --ipl.")
@@ -159,15 +159,11 @@ def bench(
             (block, block) if block else default_block(kind),
             perceptual,
         )
-        if table and table.timed and jobs * world > 1:
-            raise UsageError(f"--preset {preset} is about seconds: measure it in one process.")
         keep = resume or bool(table and not table.timed) or jobs > 1 or world > 1
         work = _Work(plan, journals.default() if keep else None, jobs, rank, world)
         conditions = report.Conditions(plan)
         if table:
-            results = list(
-                presets.run(table, lambda n, r, i: work.rows([n], r, [i]), plan.protocol)
-            )
+            results = list(presets.run(table, lambda n, r, i: work.rows([n], r, i), plan.protocol))
             content = presets.table_of(table, results)
             texts = presets.texts(table, results, conditions)
         else:
@@ -185,12 +181,22 @@ def bench(
         say_table(*content, left=2 if table else 1)
         say(str(conditions))
     report.write(targets, texts, overwrite)
-    if table and folder:
-        from csrecon import figures as drawing
-
-        targets += drawing.draw_preset(table, results, folder, overwrite)
-    for target in targets:
+    drawn = _drawn(table, results, folder, overwrite) if table else []
+    for target in [*targets, *drawn]:
         log.info("report: %s", target)
+
+
+def _drawn(
+    table: "Preset", results: "Sequence[Result]", folder: Path | None, overwrite: bool
+) -> list[Path]:
+    """The files of the figure of a preset with curves; a note where there is no place for it."""
+    from csrecon import figures
+
+    if folder:
+        return figures.draw_preset(table, results, folder, overwrite)
+    if table.curves:
+        log.info("with -o FOLDER this is drawn, too.")
+    return []
 
 
 def _figure_folder(table: "Preset | None", outputs: Sequence[Path], overwrite: bool) -> Path | None:
@@ -199,22 +205,22 @@ def _figure_folder(table: "Preset | None", outputs: Sequence[Path], overwrite: b
     Raises:
         UsageError: it is there already.
     """
-    from csrecon import files
+    from csrecon import figures, files, report
 
-    folder = next((path for path in outputs if path.is_dir() or not path.suffix), None)
-    if table is None or folder is None or not any(line.curve for line in table.lines):
+    folder = next((path for path in outputs if report.is_folder(path)), None)
+    if table is None or folder is None or not table.curves:
         return None
-    from csrecon import figures
 
     files.refuse_existing(*figures.preset_paths(folder), overwrite=overwrite)
     return folder
 
 
-def _table(dataset: str | None, preset: str | None, chosen: bool) -> "Preset | None":
+def _table(dataset: str | None, preset: str | None, chosen: bool, shared: bool) -> "Preset | None":
     """The preset that was asked for, if any.
 
     Raises:
-        UsageError: neither or both of set and preset, or a preset with models of one's own.
+        UsageError: neither or both of set and preset, a preset with models of one's own, or
+            seconds that would be of several processes or of another time.
     """
     from csrecon import presets
 
@@ -224,7 +230,10 @@ def _table(dataset: str | None, preset: str | None, chosen: bool) -> "Preset | N
         raise UsageError(
             f"--preset {preset} has its own models, ratios, IPLs, Φ and metrics: leave them out."
         )
-    return presets.preset(preset) if preset else None
+    table = presets.preset(preset) if preset else None
+    if table and table.timed and shared:
+        raise UsageError(f"--preset {preset} is about seconds, measured anew in one process.")
+    return table
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from csrecon.cli.together import Together
 from csrecon.errors import InputError, UsageError
 
 _NATIVE = lab.LabOptions()
+_AT_ONCE = 64  # files: none of them is written before all are reconstructed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,7 +71,8 @@ def reconstruct(
     .npz, .mat, .h5, .csv) need --shape and --phi, and what else differs; `csrecon inspect` shows
     what a file holds. Blocks that were not measured become transparent. Scores follow the
     protocol of the papers: clipped to [0, 1], not rounded, peak 255. Of many files, small ones of
-    one size and Φ are worked on at once, and the next are read meanwhile.
+    one size and Φ are worked on at once, which changes nothing but rounding, and their seconds are
+    then a share of the whole.
 
     **Examples**
 
@@ -115,7 +117,7 @@ def reconstruct(
         )
         if not work.per_ratio:
             work.network(0.0)  # a wrong name is found before any work
-        with Together(tasks[rank::world], work.load, work.compute, _Input.kind, work.most) as pairs:
+        with Together(tasks[rank::world], work.load, work.compute, work.kind, work.most) as pairs:
 
             def finish(task: batch.Task) -> dict[str, Any]:
                 return work.write(task, *pairs.take(task))
@@ -131,16 +133,6 @@ class _Input:
     measured: "Measurement"
     correction: dict[str, float]
     original: "NDArray[np.float32] | None"
-
-    def kind(self) -> Hashable | None:
-        """What measurements that are reconstructed at once have in common; None for none."""
-        from csrecon.operators import BlockOperator
-
-        operator = self.measured.operator
-        known = isinstance(operator, BlockOperator)
-        if not known or operator.present is not None or self.measured.noise:
-            return None
-        return operator.phi.sha256, operator.block, operator.image_shape
 
 
 @dataclass(frozen=True)
@@ -204,9 +196,14 @@ class _Work:
             original = _original(reference, loaded.measurement, self.rotate)
         return _Input(task.source.name, loaded.measurement, loaded.correction, original)
 
+    @staticmethod
+    def kind(one: _Input) -> Hashable | None:
+        """What measurements that are reconstructed at once have in common; None for none."""
+        return one.measured.kind
+
     def most(self, one: _Input) -> int:
-        """How many measurements like this one fill a tile."""
-        return self.setup.planes_at_once(one.measured) // len(one.measured.y)
+        """How many measurements like this one fill a tile, but not too many to lose together."""
+        return min(_AT_ONCE, self.setup.planes_at_once(one.measured) // len(one.measured.y))
 
     def compute(self, inputs: Sequence[_Input]) -> list[_Output]:
         """Reconstruct measurements that are alike."""

@@ -13,7 +13,7 @@ Done = TypeVar("Done")
 
 
 class Together(Generic[Item, Loaded, Done]):
-    """Takes items in their order; loading, and being alike, go on behind that order.
+    """Takes items in their order; what is alike is worked on at once, and the next is read then.
 
     Args:
         items: all that will be taken.
@@ -58,22 +58,31 @@ class Together(Generic[Item, Loaded, Done]):
         Raises:
             CsreconError, OSError: what loading it, or working on it alone, raises.
         """
-        loaded = self._read(item).result()
-        if item not in self._done:
-            group = self._group(item, loaded)
+        try:
+            loaded = self._read(item).result()
+            if item not in self._done:
+                self._work_on(item, loaded)
+            return loaded, self._done[item]
+        finally:
+            self._loading.pop(item, None)
+            self._done.pop(item, None)
+            self._alone.discard(item)
+
+    def _work_on(self, item: Item, loaded: Loaded) -> None:
+        """Work on an item and its neighbours, while as many behind them are read."""
+        group = self._group(item, loaded)
+        if len(group) > 1:
             behind = self._position[item] + len(group)
             for following in self._items[behind : behind + len(group)]:
                 self._read(following)
-            try:
-                results = self._work([self._read(one).result() for one in group])
-            except CsreconError:
-                if len(group) == 1:
-                    raise
-                self._alone.update(group)  # each fails, or not, on its own
-                group, results = [item], self._work([loaded])
-            self._done.update(zip(group, results, strict=True))
-        del self._loading[item]
-        return loaded, self._done.pop(item)
+        try:
+            results = self._work([self._read(one).result() for one in group])
+        except CsreconError:
+            if len(group) == 1:
+                raise
+            self._alone.update(group)  # each fails, or not, on its own
+            group, results = [item], self._work([loaded])
+        self._done.update(zip(group, results, strict=True))
 
     def _read(self, item: Item) -> "Future[Loaded]":
         if item not in self._loading:

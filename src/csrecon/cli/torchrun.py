@@ -7,10 +7,15 @@ from datetime import timedelta
 from typing import Any
 
 
+def launched() -> bool:
+    """Whether torchrun started this process."""
+    return "LOCAL_RANK" in os.environ
+
+
 @contextmanager
 def processes(device: str) -> Iterator[tuple[str, int, int]]:
     """Join the other processes, if torchrun started this one: device, rank and their number."""
-    if "LOCAL_RANK" not in os.environ:
+    if not launched():
         yield device, 0, 1
         return
     import torch
