@@ -45,6 +45,7 @@ ROOMS = [
     "deepinverse",
     "selftest",
     "journal",
+    "cells",
     "bench",
     "report",
     "presets",

@@ -12,6 +12,7 @@ from PIL import Image
 
 import csrecon
 from csrecon import bench, datasets, execution, images, metrics, report
+from csrecon.cells import summarize
 from csrecon.errors import InputError, ModelError, ResourceError, UsageError
 from csrecon.journal import Journal
 from tests.conftest import scene
@@ -57,7 +58,7 @@ def test_a_row_is_sample_reconstruct_score(rows, folder):
 
 
 def test_cells_are_means(rows):
-    cells = bench.summarize(rows)
+    cells = summarize(rows)
     assert len(cells) == 6
     group = [r for r in rows if (r.model, r.ratio) == ("tv", 0.1)]
     cell = next(c for c in cells if (c.model, c.ratio) == ("tv", 0.1))
@@ -69,12 +70,12 @@ def test_cells_are_means(rows):
 
 def test_the_paper_stands_beside_ours_only_for_its_own_cells(rows):
     published = [replace(r, dataset="bsd68", ipl="4") for r in rows if r.ipl == "1"]
-    cells = bench.summarize(published)
+    cells = summarize(published)
     assert [c.paper.psnr for c in cells] == [26.14, 30.83]
     header, lines = report.table(cells)
     assert [line[2] for line in lines] == ["measured", "paper"]
     assert lines[1][3:5] == ["26.14 / 0.7329", "30.83 / 0.8879"]
-    assert bench.summarize(published, "standard")[0].paper is None
+    assert summarize(published, "standard")[0].paper is None
     assert lines[1][5] == "28.48 / 0.8104"
     assert header[3:6] == ["0.1", "0.3", "mean"]
     header, lines = report.listing(cells)
@@ -83,7 +84,7 @@ def test_the_paper_stands_beside_ours_only_for_its_own_cells(rows):
 
 
 def test_reports(rows, tmp_path):
-    cells = bench.summarize(rows)
+    cells = summarize(rows)
     targets = report.targets([tmp_path / "out"], overwrite=False)
     report.write(targets, report.texts(cells, rows, CONDITIONS))
     content = json.loads((tmp_path / "out" / "bench.json").read_text())
@@ -101,7 +102,7 @@ def test_reports(rows, tmp_path):
 
 def test_infinite_figures_stay_valid_json(rows):
     perfect = [replace(rows[0], psnr=math.inf, ssim=math.nan)]
-    content = json.loads(report.to_json(bench.summarize(perfect), perfect, CONDITIONS))
+    content = json.loads(report.to_json(summarize(perfect), perfect, CONDITIONS))
     assert content["rows"][0]["psnr"] is None
 
 
@@ -192,23 +193,42 @@ def test_processes_share_without_duplicates(folder, tmp_path):
 
 def test_several_phi_give_a_spread(folder):
     rows = list(bench.run(["tv"], [0.1], [None], plan(folder, seeds=(0, 1, 2))))
-    (cell,) = bench.summarize(rows)
+    (cell,) = summarize(rows)
     means = [np.mean([r.psnr for r in rows if r.seed == seed]) for seed in range(3)]
     assert (cell.images, cell.seeds) == (2, 3)
     assert cell.spread == pytest.approx(np.std(means, ddof=1))
     assert f"± {cell.spread:.2f}" in report.listing([cell])[1][0][3]
 
 
+def test_images_of_one_shape_at_once(folder, monkeypatch):
+    Image.fromarray(scene(40, 41)).save(folder / "2.png")
+    Image.fromarray(scene(40, 41)[:, ::-1]).save(folder / "3.png")
+    single = list(bench.run(["rcoast"], [0.3], [1], plan(folder)))
+    sizes = []
+    original = bench.evaluate
+    monkeypatch.setattr(
+        bench, "evaluate", lambda m, p, *rest: sizes.append(len(p)) or original(m, p, *rest)
+    )
+    batched = list(bench.run(["rcoast"], [0.3], [1], plan(folder, batch=3)))
+    assert max(sizes) > 1 and sum(sizes) == len(single) + sizes[0]  # one is a warm-up
+    assert [r.image for r in batched] == [r.image for r in single]
+    for one, other in zip(single, batched, strict=True):
+        assert other.psnr == pytest.approx(one.psnr, abs=1e-3)
+        assert other.ssim == pytest.approx(one.ssim, abs=1e-4)
+    with pytest.raises(UsageError, match="without noise"):
+        list(bench.run(["tv"], [0.3], [None], plan(folder, batch=3, noise_sigma=0.1)))
+
+
 def test_noise_lowers_the_score(folder):
     clean, noisy = (
-        bench.summarize(list(bench.run(["tv"], [0.3], [None], plan(folder, noise_sigma=sigma))))
+        summarize(list(bench.run(["tv"], [0.3], [None], plan(folder, noise_sigma=sigma))))
         for sigma in (0.0, 0.1)
     )
     assert noisy[0].score.psnr < clean[0].score.psnr - 1
 
 
 def test_latex(rows):
-    text = report.to_latex(report.table(bench.summarize(rows)), CONDITIONS)
+    text = report.to_latex(report.table(summarize(rows)), CONDITIONS)
     assert text.startswith("% few; PSNR")
     assert r"\begin{tabular}{ll" in text
     assert report.to_latex((["a", "b"], [["5×4 & 3 %", "_"]]), CONDITIONS).splitlines()[5] == (

@@ -91,3 +91,12 @@ def test_python_examples():
 @pytest.mark.parametrize("name", ["use", "test"])
 def test_set_up_commands_stand_where_ci_looks_for_them(name):
     assert re.search(rf"<!-- setup: {name} -->\n```sh\npython3 -m venv .*\n```", README)
+
+
+@pytest.mark.parametrize(
+    "path", sorted([*ROOT.glob("*.md"), *ROOT.glob("*/*.md")]), ids=lambda p: p.name
+)
+def test_links_lead_to_files(path):
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert target.startswith("http") or (path.parent / target).exists(), target

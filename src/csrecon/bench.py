@@ -1,12 +1,8 @@
-"""Measuring reconstructors: models × ratios × IPLs on a set of images -> rows -> cells.
-
-A row is one image; a cell is the mean over the images of a set, beside what the paper printed.
-"""
+"""Measuring reconstructors: models × ratios × IPLs on a set of images -> rows."""
 
 import hashlib
 import logging
 import multiprocessing
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +16,7 @@ import torch
 import csrecon
 from csrecon import api, cards, depot, execution, files, images, metrics, perceptual
 from csrecon.allocator import keep_freed_memory
+from csrecon.cells import Row
 from csrecon.journal import Journal, key_of
 from csrecon.measurement import Measurement
 from csrecon.metrics import Protocol, Score
@@ -32,49 +29,6 @@ log = logging.getLogger(__name__)
 
 _CPU = torch.device("cpu")
 PAPER_BLOCK = (DEFAULT_SIDE, DEFAULT_SIDE)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One image reconstructed once. PSNR in dB, seconds of wall time, memory in bytes.
-
-    `ratio` is what was asked; `m` the measurements per block that it means. `peak_memory` is
-    the device's peak during the reconstruction (CUDA), else the peak of the process so far.
-    """
-
-    model: str
-    dataset: str
-    image: str
-    ratio: float
-    m: int
-    ipl: str
-    seed: int
-    psnr: float
-    ssim: float
-    seconds: float
-    peak_memory: int | None
-    lpips: float | None = None
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Means over the images of a set and the Φ, and the paper's figures for the same cell or None.
-
-    `spread` is the standard deviation over the seeds of Φ of the mean PSNR over the images, in
-    dB; None for one seed.
-    """
-
-    model: str
-    dataset: str
-    ratio: float
-    ipl: str
-    images: int
-    seeds: int
-    score: Score
-    spread: float | None
-    paper: Score | None
-    seconds: float
-    peak_memory: int | None
 
 
 def peak_memory(device: torch.device) -> int | None:
@@ -114,6 +68,7 @@ class Plan:
         kind: of Φ, a name of operators.KINDS.
         block: pixels of a block, (height, width).
         lpips: whether to score with LPIPS too.
+        batch: how many images of one shape are reconstructed at once; seconds are then a share.
     """
 
     dataset: str
@@ -125,6 +80,7 @@ class Plan:
     kind: str = "gaussian"
     block: tuple[int, int] = PAPER_BLOCK
     lpips: bool = False
+    batch: int = 1
 
     @property
     def published(self) -> Protocol | None:
@@ -135,26 +91,35 @@ class Plan:
 
 def evaluate(
     model: Reconstructor,
-    picture: images.Picture,
+    pictures: Sequence[images.Picture],
     phi: Sampling,
     schedule: Schedule | None,
     plan: Plan,
-) -> tuple[Score, float]:
-    """Sample one picture with Φ, reconstruct it, and score it: the score and the seconds.
+) -> list[tuple[Score, float]]:
+    """Sample pictures of one shape with Φ, reconstruct them at once, and score each.
 
-    The noise on y is the same at every call.
+    Returns:
+        The score and the seconds of each. The noise on y is the same at every call.
+
+    Raises:
+        UsageError: several pictures and noise.
     """
-    height, width = picture.planes.shape[-2:]
+    height, width = pictures[0].planes.shape[-2:]
     operator = BlockOperator(phi, (height, width), plan.block)
-    clean = Measurement.of(operator, operator(picture.planes), picture.format)
-    m = Noise(plan.noise_sigma).added(clean, picture.planes, seed=0)
-    image, seconds = _timed(model, m, schedule, plan.setup)
-    score = metrics.score(image, picture.planes, plan.protocol)
-    if plan.lpips:
-        shown = metrics.shown(image, plan.protocol).float()
-        distance = perceptual.lpips(shown, picture.planes.transpose(0, 1))
-        score = replace(score, lpips=float(distance))
-    return score, seconds
+    measured = []
+    for picture in pictures:
+        clean = Measurement.of(operator, operator(picture.planes), picture.format)
+        measured.append(Noise(plan.noise_sigma).added(clean, picture.planes, seed=0))
+    planes, seconds = _timed(model, Measurement.stacked(measured), schedule, plan.setup)
+    found = []
+    for image, picture in zip(planes.split(1), pictures, strict=True):
+        score = metrics.score(image, picture.planes, plan.protocol)
+        if plan.lpips:
+            shown = metrics.shown(image, plan.protocol).float()
+            distance = perceptual.lpips(shown, picture.planes.transpose(0, 1))
+            score = replace(score, lpips=float(distance))
+        found.append((score, seconds / len(pictures)))
+    return found
 
 
 def run(
@@ -205,37 +170,60 @@ def run(
     index = -1
     for job in jobs:
         for schedule in job.schedules:
+            waiting: list[tuple[str, Path, images.Picture]] = []
             for path in plan.paths:
                 index += 1
                 key = journal_key(job, schedule, digests[path], plan)
                 known = journal.get(key) if journal else None
                 if known is not None:
+                    yield from _measured(job, schedule, waiting, plan, journal, warm)
                     yield Row(**{**known, "model": job.model, "dataset": plan.dataset})
                     continue
                 if index % share[1] != share[0]:
                     continue
                 picture = images.read(path)
-                if job.model not in warm:
-                    evaluate(job.network, picture, job.phi, schedule, plan)
-                    warm.add(job.model)
-                score, seconds = evaluate(job.network, picture, job.phi, schedule, plan)
-                row = Row(
-                    model=job.model,
-                    dataset=plan.dataset,
-                    image=path.name,
-                    ratio=job.ratio,
-                    m=job.phi.shape[0],
-                    ipl="" if schedule is None else str(schedule),
-                    seed=job.seed,
-                    psnr=score.psnr,
-                    ssim=score.ssim,
-                    lpips=score.lpips,
-                    seconds=seconds,
-                    peak_memory=peak_memory(plan.setup.device),
-                )
-                if journal:
-                    journal.add(key, asdict(row))
-                yield row
+                alike = all(p.planes.shape == picture.planes.shape for _, _, p in waiting)
+                if len(waiting) == plan.batch or not alike:
+                    yield from _measured(job, schedule, waiting, plan, journal, warm)
+                waiting.append((key, path, picture))
+            yield from _measured(job, schedule, waiting, plan, journal, warm)
+
+
+def _measured(
+    job: "_Job",
+    schedule: Schedule | None,
+    waiting: list[tuple[str, Path, images.Picture]],
+    plan: Plan,
+    journal: Journal | None,
+    warm: set[str],
+) -> Iterator[Row]:
+    """The rows of the pictures that wait, which none does afterwards; the first time, warm up."""
+    if not waiting:
+        return
+    pictures = [picture for _, _, picture in waiting]
+    if job.model not in warm:
+        evaluate(job.network, pictures, job.phi, schedule, plan)
+        warm.add(job.model)
+    scores = evaluate(job.network, pictures, job.phi, schedule, plan)
+    for (key, path, _), (score, seconds) in zip(waiting, scores, strict=True):
+        row = Row(
+            model=job.model,
+            dataset=plan.dataset,
+            image=path.name,
+            ratio=job.ratio,
+            m=job.phi.shape[0],
+            ipl="" if schedule is None else str(schedule),
+            seed=job.seed,
+            psnr=score.psnr,
+            ssim=score.ssim,
+            lpips=score.lpips,
+            seconds=seconds,
+            peak_memory=peak_memory(plan.setup.device),
+        )
+        if journal:
+            journal.add(key, asdict(row))
+        yield row
+    waiting.clear()
 
 
 def journal_key(job: "_Job", schedule: Schedule | None, image: str, plan: Plan) -> str:
@@ -254,6 +242,7 @@ def journal_key(job: "_Job", schedule: Schedule | None, image: str, plan: Plan) 
             "csrecon": csrecon.__version__,
             "torch": torch.__version__,
             **({"lpips": True} if plan.lpips else {}),
+            **({"batch": plan.batch} if plan.batch > 1 else {}),
         }
     )
 
@@ -309,42 +298,6 @@ def _schedules(
     for schedule in asked:
         network.check_allowed(schedule)
     return list(dict.fromkeys(asked))
-
-
-def summarize(rows: Sequence[Row], protocol: Protocol | None = "paper") -> list[Cell]:
-    """The cells of some rows, in their order; the paper's figures only of that protocol."""
-    groups: dict[tuple[str, str, float, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.model, row.dataset, row.ratio, row.ipl), []).append(row)
-    cells = []
-    for (model, dataset, ratio, ipl), group in groups.items():
-        card = cards.cards().get(model)
-        printed = card.published_at(dataset, protocol, ipl, ratio) if card and protocol else None
-        peaks = [row.peak_memory for row in group if row.peak_memory is not None]
-        cells.append(
-            Cell(
-                model=model,
-                dataset=dataset,
-                ratio=ratio,
-                ipl=ipl,
-                images=len({row.image for row in group}),
-                seeds=len({row.seed for row in group}),
-                score=metrics.mean([Score(r.psnr, r.ssim, r.lpips) for r in group]),
-                spread=_spread(group),
-                paper=Score(*printed) if printed else None,
-                seconds=statistics.fmean(row.seconds for row in group),
-                peak_memory=max(peaks, default=None),
-            )
-        )
-    return cells
-
-
-def _spread(rows: Sequence[Row]) -> float | None:
-    by_seed: dict[int, list[float]] = {}
-    for row in rows:
-        by_seed.setdefault(row.seed, []).append(row.psnr)
-    means = [sum(psnrs) / len(psnrs) for psnrs in by_seed.values()]
-    return statistics.stdev(means) if len(means) > 1 else None
 
 
 def spread(

@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from csrecon import cards, files, report
-from csrecon.bench import Cell, Row, summarize
+from csrecon.cells import Cell, Row, summarize
 from csrecon.errors import ModelError, UsageError, nearest
 from csrecon.metrics import Protocol
 

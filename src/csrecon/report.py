@@ -13,7 +13,8 @@ import torch
 
 import csrecon
 from csrecon import files
-from csrecon.bench import Cell, Plan, Row
+from csrecon.bench import Plan
+from csrecon.cells import Cell, Row
 from csrecon.errors import UsageError
 from csrecon.metrics import PROTOCOLS, Score, mean
 

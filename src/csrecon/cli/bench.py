@@ -25,7 +25,8 @@ from csrecon.cli.command import (
 from csrecon.errors import UsageError
 
 if TYPE_CHECKING:
-    from csrecon.bench import Plan, Row
+    from csrecon.bench import Plan
+    from csrecon.cells import Row
     from csrecon.journal import Journal
     from csrecon.presets import Preset, Result
 
@@ -85,6 +86,10 @@ def bench(
     limit: Annotated[
         int | None, typer.Option(help="Only the first N images of the set.", min=1, metavar="N")
     ] = None,
+    batch: Annotated[
+        int,
+        typer.Option(help="Images of one shape at once; their seconds are then a share.", min=1),
+    ] = 1,
     data_dir: DataDir = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -129,12 +134,14 @@ def bench(
     from csrecon import bench as measuring
     from csrecon import datasets, execution, metrics, presets, report
     from csrecon import journal as journals
+    from csrecon.cells import summarize
     from csrecon.operators.kinds import default_block
     from csrecon.solvers import SOLVERS
 
     perceptual = parse.lpips(figures)
     own = (model, ratio, ipl, ipls, block, noise_sigma, kind != "gaussian", perceptual)
-    table = _table(dataset, preset, any(own), resume or jobs > 1 or torchrun.launched())
+    shared = resume or jobs > 1 or batch > 1 or torchrun.launched()
+    table = _table(dataset, preset, any(own), shared)
     names = model or ["rcoast"]
     if (ipl or ipls) and all(name in SOLVERS for name in names):
         raise UsageError(f"{', '.join(names)}: a classical solver has no layers; leave out --ipl.")
@@ -158,6 +165,7 @@ def bench(
             kind,
             (block, block) if block else default_block(kind),
             perceptual,
+            batch,
         )
         keep = resume or bool(table and not table.timed) or jobs > 1 or world > 1
         work = _Work(plan, journals.default() if keep else None, jobs, rank, world)
@@ -168,7 +176,7 @@ def bench(
             texts = presets.texts(table, results, conditions)
         else:
             rows = list(work.rows(names, ratios, schedules or [None]))
-            cells = measuring.summarize(rows, plan.published)
+            cells = summarize(rows, plan.published)
             content = report.listing(cells)
             texts = report.texts(cells, rows, conditions)
     if rank:
@@ -232,7 +240,10 @@ def _table(dataset: str | None, preset: str | None, chosen: bool, shared: bool) 
         )
     table = presets.preset(preset) if preset else None
     if table and table.timed and shared:
-        raise UsageError(f"--preset {preset} is about seconds, measured anew in one process.")
+        raise UsageError(
+            f"--preset {preset} is about seconds of one image in one process, measured anew: leave "
+            "out --resume, --jobs and --batch."
+        )
     return table
 
 
