@@ -86,8 +86,8 @@ def test_reports_of_a_table():
     table = presets.preset("ablation")
     texts = presets.texts(table, list(presets.run(table, runner)), CONDITIONS)
     assert json.loads(texts[".json"]())["results"][0]["paper"] == {"0.1": [28.5, None]}
-    assert texts[".csv"]().startswith("network,figures,10 %,mean\nR-COAST 5×4,paper,28.50,28.50\n")
-    assert "| R-COAST 5×4 | paper | 28.50 | 28.50 |" in texts[".md"]()
+    assert texts[".csv"]().startswith("network,figures,10 %\nR-COAST 5×4,paper,28.50\n")
+    assert "| R-COAST 5×4 | paper | 28.50 |\n" in texts[".md"]()
     assert r"R-COAST 5$\times$4 & paper" in texts[".tex"]()
 
 
@@ -97,9 +97,10 @@ def test_a_line_of_several_ipls_is_several_lines():
     assert lines["R-COAST, IPL 4"].psnr == 28.5
     assert lines["R-COAST, IPL 6"].psnr is None
     _, shown = presets.quality(table, list(presets.run(table, runner)))
-    printed = {line[0]: line[2] for line in shown if line[1] == "paper"}
-    assert printed["R-COAST, IPL 4"] == "28.50"
-    assert printed["RISTA-Net+, IPL 3"] == ""  # the cards' figures are of another set
+    first = {line[0]: line[1:] for line in shown if line[0]}
+    assert first["R-COAST, IPL 4"] == ["paper", "28.50"]
+    assert first["R-COAST, IPL 6"] == ["authors' weights, here", "31.00 / 0.5000"]
+    assert first["RISTA-Net+, IPL 3"][0] == "authors' weights, here"  # printed for another set
 
 
 def test_the_figure_of_an_ablation(tmp_path):

@@ -112,7 +112,7 @@ def evaluate(
         measured.append(Noise(plan.noise_sigma).added(clean, picture.planes, seed=0))
     planes, seconds = _timed(model, Measurement.stacked(measured), schedule, plan.setup)
     found = []
-    for image, picture in zip(planes.split(1), pictures, strict=True):
+    for image, picture in zip(torch.split(planes, 1), pictures, strict=True):
         score = metrics.score(image, picture.planes, plan.protocol)
         if plan.lpips:
             shown = metrics.shown(image, plan.protocol).float()

@@ -11,13 +11,18 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from csrecon import cards, files, presets
 from csrecon.errors import InputError
 from csrecon.plot import Curve, curves, targets
 
 Record = dict[str, Any]
+_KIND: dict[presets.Kind, tuple[str, Literal["solid", "dashed", "none"]]] = {
+    "paper": ("paper", "none"),
+    "authors": ("authors' weights", "dashed"),
+    "csrecon": ("csrecon", "solid"),
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class _Kind:
     curve: Callable[[Record], str]
     label: str
     logarithmic: bool = False
+    named: bool = False  # points after their models
 
 
 def _ipl(cell: Record) -> float | None:
@@ -52,7 +58,9 @@ KINDS: dict[str, _Kind] = {
     ),
     "ipl": _Kind(_ipl, _at_ratio, "iterations per layer"),
     "seconds": _Kind(lambda cell: cell["seconds"], _at_ratio, "seconds per image", True),
-    "parameters": _Kind(_parameters, lambda c: f"{100 * c['ratio']:g} %", "parameters", True),
+    "parameters": _Kind(
+        _parameters, lambda c: f"{100 * c['ratio']:g} %", "parameters", True, named=True
+    ),
 }
 
 
@@ -87,12 +95,20 @@ def draw(cells: Sequence[Record], folder: Path, overwrite: bool = False) -> list
     """
     written: list[Path] = []
     for name, kind in KINDS.items():
-        points: dict[str, dict[float, float]] = {}
+        points: dict[str, dict[float, Record]] = {}
         for cell in cells:
             x = kind.x(cell)
             if x is not None:
-                points.setdefault(kind.curve(cell), {})[x] = cell["psnr"]
-        lines = [Curve(k, sorted(p.items())) for k, p in points.items() if len(p) > 1]
+                points.setdefault(kind.curve(cell), {})[x] = cell
+        lines = [
+            Curve(
+                label,
+                [(x, found[x]["psnr"]) for x in sorted(found)],
+                names=[found[x]["model"] for x in sorted(found)] if kind.named else (),
+            )
+            for label, found in points.items()
+            if len(found) > 1
+        ]
         if lines:
             target = folder / f"psnr_{name}"
             written += curves(lines, target, kind.label, "PSNR (dB)", kind.logarithmic, overwrite)
@@ -121,19 +137,26 @@ def draw_preset(
         UsageError: a file exists and `overwrite` is false.
     """
     ratio = table.ratios[0]
-    points: dict[str, list[tuple[float, float]]] = {}
-    for line in (line for line in table.lines if line.curve):
+    points: dict[tuple[str, presets.Kind], list[tuple[float, float]]] = {}
+    for line in table.lines:
+        if line.curve is None:
+            continue
         iterations = float(line.ipl * len(cards.card(line.ours).schedule))
-        found = {
-            "authors' weights" if result.kind == "authors" else "csrecon": cell.score.psnr
+        found: list[tuple[presets.Kind, float]] = [
+            (result.kind, result.cells[ratio].score.psnr)
             for result in results
-            if result.line == line and (cell := result.cells.get(ratio))
-        }
+            if result.line == line and ratio in result.cells
+        ]
         printed = presets.published(line, table).get(ratio)
-        for kind, psnr in [*found.items(), *([("paper", printed[0])] if printed else [])]:
-            points.setdefault(f"{line.curve}, {kind}", []).append((iterations, psnr))
+        if printed:
+            found.append(("paper", printed[0]))
+        for kind, psnr in found:
+            points.setdefault((line.curve, kind), []).append((iterations, psnr))
     if not points:
         return []
-    lines = [Curve(label, path) for label, path in points.items()]
+    lines = [
+        Curve(f"{name}, {_KIND[kind][0]}", path, name, _KIND[kind][1])
+        for (name, kind), path in points.items()
+    ]
     x, y = "total iterations", f"PSNR (dB), {table.dataset} at {100 * ratio:g} %"
     return curves(lines, folder / "psnr_iterations", x, y, overwrite=overwrite)

@@ -4,10 +4,12 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from csrecon import files
@@ -129,10 +131,17 @@ def comparison(
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a figure: its label, and its points from left to right."""
+    """One line of a figure: its label, and its points from left to right.
+
+    Curves of one family share a colour and differ by their line; `none` shows stars only. Names
+    of the points are shown below the lowest curve.
+    """
 
     label: str
     points: Sequence[tuple[float, float]]
+    family: str | None = None
+    line: Literal["solid", "dashed", "none"] = "solid"
+    names: Sequence[str] = ()
 
 
 def curves(
@@ -154,9 +163,27 @@ def curves(
     """
     figure = Figure(figsize=(6.4, 4.4), dpi=150, layout="constrained")
     axis = figure.subplots()
+    families = list(dict.fromkeys(line.family or line.label for line in lines))
     for line in lines:
-        axis.plot(*zip(*line.points, strict=True), marker=".", label=line.label)
-    axis.set(xlabel=x, ylabel=y, xscale="log" if logarithmic else "linear")
+        axis.plot(
+            *zip(*line.points, strict=True),
+            color=f"C{families.index(line.family or line.label)}",
+            linestyle=line.line,
+            marker="*" if line.line == "none" else ".",
+            label=line.label,
+        )
+    lowest = min(lines, key=lambda line: min(value for _, value in line.points))
+    for name, point in zip(lowest.names, lowest.points, strict=False):
+        axis.annotate(name, point, (0, -14), textcoords="offset points", fontsize=7, ha="center")
+    axis.margins(y=0.1)
+    if logarithmic:
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
+    elif all(place == int(place) for line in lines for place, _ in line.points):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set(xlabel=x, ylabel=y)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
     paths = targets(path)

@@ -201,11 +201,12 @@ def published(line: Line, table: Preset) -> dict[float, tuple[float, float | Non
 
 def quality(table: Preset, results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
     """Header and lines of PSNR and SSIM: paper, authors' weights, ours, and ours less the paper."""
-    header = ["network", "figures", *(f"{100 * r:g} %" for r in table.ratios), "mean"]
-    lines = []
+    several = ["mean"] if len(table.ratios) > 1 else []
+    header = ["network", "figures", *(f"{100 * r:g} %" for r in table.ratios), *several]
+    lines: list[list[str]] = []
     for line in table.lines:
         printed = published(line, table)
-        lines.append([line.label, "paper", *_columns(printed, table)])
+        rows = [["paper", *_columns(printed, table)]] if printed else []
         own: dict[float, tuple[float, float | None]] = {}
         for result in (r for r in results if r.line == line):
             pairs: dict[float, tuple[float, float | None]] = {
@@ -217,19 +218,21 @@ def quality(table: Preset, results: Sequence[Result]) -> tuple[list[str], list[l
             if result.reason:
                 columns[0] = result.reason
             kind = "authors' weights, here" if result.kind == "authors" else "csrecon"
-            lines.append(["", kind, *columns])
+            rows.append([kind, *columns])
         if own and printed:
-            both = [r for r in table.ratios if r in own and r in printed]
-            gaps = {r: own[r][0] - printed[r][0] for r in both}
-            mean = [sum(gaps.values()) / len(gaps)] if len(both) == len(table.ratios) else []
+            gaps = {r: own[r][0] - printed[r][0] for r in own.keys() & printed}
             texts = [f"{gaps[r]:+.2f}" if r in gaps else "" for r in table.ratios]
-            lines.append(["", "csrecon − paper (dB)", *texts, *(f"{g:+.2f}" for g in mean)])
-            lines[-1] += [""] * (len(header) - len(lines[-1]))
+            whole = len(gaps) == len(table.ratios)
+            texts += [f"{sum(gaps.values()) / len(gaps):+.2f}" if whole else "" for _ in several]
+            rows.append(["csrecon − paper (dB)", *texts])
+        lines += [[line.label if row is rows[0] else "", *row] for row in rows]
     return header, lines
 
 
 def _columns(pairs: dict[float, tuple[float, float | None]], table: Preset) -> list[str]:
     texts = [_pair(*pairs[ratio]) if ratio in pairs else "" for ratio in table.ratios]
+    if len(texts) == 1:
+        return texts
     known = [pairs[ratio] for ratio in table.ratios if ratio in pairs]
     if len(known) < len(table.ratios):
         return [*texts, ""]
