@@ -170,7 +170,7 @@ def test_memory_that_ends_on_the_device_goes_on_on_the_spare_one(monkeypatch, ca
     steps = list(csrecon.api.reconstruct_steps(m, net, 1, setup))
     assert [step.index for step in steps] == [1, 2, *range(1, 6)]
     torch.testing.assert_close(steps[-1].image, expected[-1].image)
-    assert [apply.side for apply in calls] == [64, 512]
+    assert [apply.side for apply in calls] == [64, execution.choose("cpu").tile]
     assert "going on on cpu" in caplog.text
 
 
