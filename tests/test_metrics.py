@@ -7,7 +7,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from csrecon import metrics
+from csrecon import images
 from csrecon.errors import InputError
 from csrecon.metrics import psnr, score, ssim
 
@@ -65,6 +65,6 @@ def test_bands_change_nothing(monkeypatch):
     a, b = torch.rand(2, 3, 40, 23), torch.rand(2, 3, 40, 23)
     whole = psnr(a, b), ssim(a, b)
     for pixels in (1, 500, 1400):
-        monkeypatch.setattr(metrics, "_BAND", pixels)
+        monkeypatch.setattr(images, "_BAND", pixels)
         torch.testing.assert_close(psnr(a, b), whole[0], rtol=1e-12, atol=0)
         torch.testing.assert_close(ssim(a, b), whole[1], rtol=1e-12, atol=0)

@@ -30,6 +30,12 @@ def taken(items, work, most=4, load=lambda item: item):
     return found
 
 
+def all_but_a2(item):
+    if item == "a2":
+        raise InputError("unreadable")
+    return item
+
+
 def test_runs_of_alike_neighbours():
     groups = []
 
@@ -58,31 +64,21 @@ def test_one_at_a_time_where_nothing_is_alike():
 
 
 def test_faults_stay_with_their_items():
-    def load(item):
-        if item == "a2":
-            raise InputError("unreadable")
-        return item
-
     def work(group):
         if "a4" in group:
             raise ResourceError("too large")
         return group
 
-    found = taken(["a1", "a2", "a3", "a4", "a5"], work, load=load)
+    found = taken(["a1", "a2", "a3", "a4", "a5"], work, load=all_but_a2)
     assert found == {"a1": "a1", "a2": "unreadable", "a3": "a3", "a4": "too large", "a5": "a5"}
 
 
 def test_nothing_is_kept_of_what_failed():
-    def load(item):
-        if item == "a2":
-            raise InputError("unreadable")
-        return item
-
     def work(group):
         raise ResourceError("too large")
 
     items = ["a1", "a2", "a3", "a4"]
-    with Together(items, load, work, lambda one: one[0], lambda _: 4) as pairs:
+    with Together(items, all_but_a2, work, lambda one: one[0], lambda _: 4) as pairs:
         for item in items:
             with pytest.raises((InputError, ResourceError)):
                 pairs.take(item)

@@ -16,7 +16,7 @@ from torch import nn
 from csrecon.errors import InputError, ResourceError, UsageError
 from csrecon.measurement import Measurement
 from csrecon.recursion import Reconstructor, Schedule, Step, Unfolding, last
-from csrecon.tiles import SMALLEST, Tiles, is_out_of_memory
+from csrecon.tiles import SMALLEST, Tiles, is_out_of_memory, planes_in_a_tile
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +66,7 @@ class Setup:
 
     def planes_at_once(self, m: Measurement) -> int:
         """How many planes like those of a measurement fill a tile, at least 1."""
-        height, width = m.operator.image_shape
-        return max(1, (self.tile or 0) ** 2 // (height * width))
+        return planes_in_a_tile(self.tile or 0, *m.operator.image_shape)
 
     def autocast(self) -> torch.autocast:
         """The context in which the convolutions run in their precision."""

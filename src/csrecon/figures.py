@@ -18,6 +18,7 @@ from csrecon.errors import InputError
 from csrecon.plot import Curve, curves, targets
 
 Record = dict[str, Any]
+_ITERATIONS = "psnr_iterations"
 _KIND: dict[presets.Kind, tuple[str, Literal["solid", "dashed", "none"]]] = {
     "paper": ("paper", "none"),
     "authors": ("authors' weights", "dashed"),
@@ -119,7 +120,7 @@ def draw(cells: Sequence[Record], folder: Path, overwrite: bool = False) -> list
 
 def preset_paths(folder: Path) -> list[Path]:
     """The files of the figure of a preset."""
-    return targets(folder / "psnr_iterations")
+    return targets(folder / _ITERATIONS)
 
 
 def draw_preset(
@@ -159,4 +160,4 @@ def draw_preset(
         for (name, kind), path in points.items()
     ]
     x, y = "total iterations", f"PSNR (dB), {table.dataset} at {100 * ratio:g} %"
-    return curves(lines, folder / "psnr_iterations", x, y, overwrite=overwrite)
+    return curves(lines, folder / _ITERATIONS, x, y, overwrite=overwrite)

@@ -96,10 +96,11 @@ class Picture:
     format: PixelFormat
 
 
-def _bands(height: int, width: int) -> Iterator[slice]:
-    """The rows of an image, band by band."""
+def bands(height: int, width: int, overlap: int = 0) -> Iterator[slice]:
+    """The rows of an image, band by band; each shares `overlap` rows with the next."""
     step = max(1, _BAND // width)
-    yield from (slice(top, top + step) for top in range(0, height, step))
+    for top in range(0, height - overlap, step):
+        yield slice(top, top + step + overlap)
 
 
 def _luma(pixels: NDArray[Any]) -> NDArray[Any]:
@@ -113,7 +114,7 @@ def _picture(pixels: NDArray[Any], white: int, color: Color) -> Picture:
     """Pixels (H, W) or (H, W, 3) with the value of white -> planes."""
     kept = PixelFormat(color, 16 if white == 65535 else 8)
     stack = np.empty((kept.planes, *pixels.shape[:2]), np.float32)
-    for rows in _bands(*pixels.shape[:2]):
+    for rows in bands(*pixels.shape[:2]):
         band = pixels[rows]
         if color == "gray":
             stack[0, rows] = (_luma(band) if band.ndim == 3 else band) / white
@@ -268,7 +269,7 @@ def to_array(planes: Tensor, color: Color) -> NDArray[np.float32]:
     if color == "gray":
         return np.array(stack[0])
     pixels = np.empty((*stack.shape[1:], 3), np.float32)
-    for rows in _bands(*stack.shape[1:]):
+    for rows in bands(*stack.shape[1:]):
         band = np.moveaxis(stack[:, rows].astype(np.float64), 0, -1)
         pixels[rows] = (band - _CENTRE) @ _FROM_YCBCR.T if color == "ycbcr" else band
     return pixels
@@ -316,7 +317,7 @@ def encode(
         bit_depth = 8
     white = 255 if bit_depth == 8 else 65535
     whole: NDArray[Any] = np.empty(pixels.shape, np.uint8 if bit_depth == 8 else np.uint16)
-    for rows in _bands(*pixels.shape[:2]):
+    for rows in bands(*pixels.shape[:2]):
         whole[rows] = np.round(np.clip(pixels[rows], 0, 1).astype(np.float64) * white)
     if bit_depth == 16 and whole.ndim == 3:
         import cv2  # noqa: PLC0415

@@ -27,6 +27,11 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return ended or isinstance(error, torch.OutOfMemoryError)
 
 
+def planes_in_a_tile(side: int, height: int, width: int) -> int:
+    """How many planes of height × width pixels fill a tile of a side, at least 1."""
+    return max(1, side**2 // (height * width))
+
+
 class Tiles:
     """Applies blocks tile by tile; where memory ends it goes on with smaller tiles.
 
@@ -59,7 +64,7 @@ class Tiles:
     def _tiled(self, block: ProxBlock, x: Tensor, gradient: Tensor, gain: Tensor) -> Tensor:
         out = torch.empty_like(x)
         batch, _, height, width = x.shape
-        many = max(1, self.side**2 // (height * width))
+        many = planes_in_a_tile(self.side, height, width)
         for first in range(0, batch, many):
             images = slice(first, first + many)
             for inner, outer, core in _windows(height, width, self.side, block.reach):
