@@ -22,9 +22,12 @@ from PIL import Image
 from scipy.io import savemat
 
 import csrecon
-from csrecon import arrays, cards, images, measurement_file, zoo
+from csrecon import zoo
 from csrecon.errors import InputError, ModelError, UsageError
-from csrecon.selftest import GOLDEN
+from csrecon.evaluation.selftest import GOLDEN
+from csrecon.io import arrays, images
+from csrecon.sensing import native
+from csrecon.zoo import cards
 
 Y = np.arange(24.0).reshape(4, 6)
 
@@ -42,17 +45,17 @@ def seeds(folder: Path) -> list[tuple[Path, Callable[[Path], object]]]:
     for kind in kinds:
         picture.save(folder / f"i.{kind}")
     m = csrecon.sample(np.asarray(picture), 0.5, block=2)
-    measurement_file.save(m, folder / "m.npy")
-    measurement_file.save(m, folder / "p.npz")
+    native.save(m, folder / "m.npy")
+    native.save(m, folder / "p.npz")
     weights = GOLDEN.with_name("rista.safetensors").read_bytes()
     (folder / "w.safetensors").write_bytes(weights[:4000])
     (folder / "models.yaml").write_text("version: 1\nmodels: {}\n")
     return [
         *((folder / f"a.{kind}", arrays.read) for kind in ("npy", "npz", "mat", "h5", "csv")),
         *((folder / f"i.{kind}", images.read) for kind in kinds),
-        (folder / "m.json", lambda path: measurement_file.load(path.with_suffix(".npy"))),
-        (folder / "m.npy", measurement_file.load),
-        (folder / "p.npz", measurement_file.load),
+        (folder / "m.json", lambda path: native.load(path.with_suffix(".npy"))),
+        (folder / "m.npy", native.load),
+        (folder / "p.npz", native.load),
         (folder / "w.safetensors", zoo.load),
         (folder / "models.yaml", cards.read_cards),
     ]

@@ -13,16 +13,21 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from speed import TYPES, Timed, best, synthetic
+from speed import TYPES, synthetic
 from torch import Tensor
 from torch.nn import functional
 
-from csrecon import api, execution
-from csrecon.allocator import keep_freed_memory
-from csrecon.measurement import Measurement
-from csrecon.nets.coast import CoastBlock, coast
-from csrecon.recursion import Schedule
-from csrecon.tiles import Tiles
+from csrecon import api
+from csrecon.evaluation.meter import Timed, best
+from csrecon.evaluation.table import Table, line
+from csrecon.reconstructors.base import State
+from csrecon.reconstructors.modulation import RFMU
+from csrecon.reconstructors.nets.coast import CoastBlock
+from csrecon.reconstructors.unfolding import Recursion, Unfolding
+from csrecon.runtime import execution
+from csrecon.runtime.allocator import keep_freed_memory
+from csrecon.runtime.tiles import Tiles
+from csrecon.sensing.measurement import Measurement
 
 SIZE, LARGE, SMALL, MANY = (480, 288), (1080, 1920), (64, 64), 16
 RATIOS = (0.1, 0.5)
@@ -66,12 +71,12 @@ def sizes(size: tuple[int, int]) -> str:
 
 def layout(machine: Machine) -> Ways:
     """Memory layout of the features."""
-    r = torch.rand(1, 1, *SIZE, device=machine.device)
+    x = torch.rand(1, 1, *SIZE, device=machine.device)
     gain = torch.ones(1, 32, device=machine.device)
 
     def way(memory: torch.memory_format) -> Callable[[], Tensor]:
         block = machine.block(memory)
-        return machine.convolved(lambda: block.prox(r, gain)[0])
+        return machine.convolved(lambda: block.prox(State(x), x, gain)[0].image)
 
     return {"contiguous": way(torch.contiguous_format), "channels_last": way(torch.channels_last)}
 
@@ -137,16 +142,17 @@ def tiles(size: tuple[int, int], machine: Machine) -> Ways:
     gain, block = torch.ones(1, 32, device=machine.device), machine.block()
 
     def way(side: int) -> Callable[[], Tensor]:
-        return machine.convolved(lambda: Tiles(side)(block, x, x, gain)[0])
+        return machine.convolved(lambda: Tiles(side)(block, State(x), x, gain)[0].image)
 
-    whole = {"off": machine.convolved(lambda: block(x, x, gain)[0])}
+    whole = {"off": machine.convolved(lambda: block(State(x), x, gain)[0].image)}
     return whole | {str(side): way(side) for side in SIDES}
 
 
 def batch(machine: Machine) -> Ways:
     """Small images, one after the other or at once; a whole reconstruction of one IPL."""
     torch.manual_seed(0)
-    net = coast(Schedule((1,) * 5), modulation="rfmu").to(machine.device)
+    blocks = [CoastBlock(32) for _ in range(5)]
+    net = Unfolding(blocks, Recursion((1,) * 5), RFMU(32, max_steps=5)).to(machine.device)
     one = machine.measured(SMALL, 0.1)
     many = Measurement.stacked([one] * MANY)
     setup = execution.choose(machine.device, machine.precision)
@@ -162,12 +168,12 @@ def batch(machine: Machine) -> Ways:
 
 def compiled(machine: Machine) -> Ways:
     """A block as it is, and through torch.compile."""
-    r = torch.rand(1, 1, *SIZE, device=machine.device)
+    x = torch.rand(1, 1, *SIZE, device=machine.device)
     gain, block = torch.ones(1, 32, device=machine.device), machine.block()
     fast = torch.compile(machine.block().prox, dynamic=False)
     return {
-        "eager": machine.convolved(lambda: block.prox(r, gain)[0]),
-        "torch.compile": machine.convolved(lambda: fast(r, gain)[0]),
+        "eager": machine.convolved(lambda: block.prox(State(x), x, gain)[0].image),
+        "torch.compile": machine.convolved(lambda: fast(State(x), x, gain)[0].image),
     }
 
 
@@ -191,7 +197,7 @@ def main() -> None:
     keep_freed_memory()  # as `csrecon` does
     machine = Machine(execution.choose_device(given.device), given.precision, given.times)
     print(f"{machine.device}, {given.precision}, {torch.get_num_threads()} threads\n")
-    print("| lever | way | ms | times | differs |\n|---|---|---:|---:|---:|")
+    print(Table(["lever", "way", "ms", "times", "differs"], [], left=2).markdown(), end="")
     for lever, ways in LEVERS.items():
         plain: Timed | None = None
         for way, run in ways(machine).items():
@@ -200,8 +206,8 @@ def main() -> None:
             plain = plain or timed
             differs = float((timed.image - plain.image).abs().max() / plain.image.abs().max())
             times = plain.seconds / timed.seconds
-            cells = [lever, way, f"{1e3 * timed.seconds:.2f}", f"{times:.2f}"]
-            print(f"| {' | '.join(cells)} | {differs:.0e} |", flush=True)
+            cells = [lever, way, f"{1e3 * timed.seconds:.2f}", f"{times:.2f}", f"{differs:.0e}"]
+            print(line(cells), flush=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ with everything counted.
 import argparse
 import multiprocessing
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,17 +22,15 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from csrecon import api, execution
-from csrecon.allocator import keep_freed_memory
-from csrecon.measurement import Measurement
-from csrecon.operators import BlockOperator, make
+from csrecon import api
+from csrecon.evaluation.meter import process_peak
+from csrecon.evaluation.table import Table, line
+from csrecon.runtime import execution
+from csrecon.runtime.allocator import keep_freed_memory
+from csrecon.sensing.measurement import Measurement
+from csrecon.sensing.operators import BlockOperator, make
 
 BLOCK, TILE, PATTERN = 33, 320, 8 * 33
-
-
-def peak() -> int:
-    """The largest resident size of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def period() -> torch.Tensor:
@@ -52,7 +49,7 @@ def measured(height: int, width: int, ratio: float) -> Measurement:
     return Measurement.of(operator, y.repeat(1, *times, 1)[:, :rows, :columns].contiguous())
 
 
-def run(size: str, given: argparse.Namespace) -> str:
+def run(size: str, given: argparse.Namespace) -> list[str]:
     """A line of the table."""
     torch.set_num_threads(given.threads)
     keep_freed_memory()  # as `csrecon` does
@@ -67,13 +64,13 @@ def run(size: str, given: argparse.Namespace) -> str:
 
     reconstruct(measured(TILE, TILE, given.ratio))
     m = measured(height, width, given.ratio)
-    before = peak()
+    before = process_peak() or 0
     seconds = reconstruct(m)
-    more, pixels = peak() - before, height * width
-    return (
-        f"| {size} | {pixels / 1e6:.1f} | {seconds:.1f} | {1e6 * seconds / pixels:.2f} | "
-        f"{more / 2**20:.0f} | {more / pixels:.1f} |"
-    )
+    more, pixels = (process_peak() or 0) - before, height * width
+    return [
+        *(size, f"{pixels / 1e6:.1f}", f"{seconds:.1f}", f"{1e6 * seconds / pixels:.2f}"),
+        *(f"{more / 2**20:.0f}", f"{more / pixels:.1f}"),
+    ]
 
 
 def typed(folder: Path, *arguments: str) -> tuple[float, int]:
@@ -115,25 +112,22 @@ def main() -> None:
     parser.add_argument("--commands", action="store_true", help="measure the whole commands too")
     given = parser.parse_args()
     print(f"{given.model}, IPL {given.ipl or 'its own'}, precision {given.precision}\n")
-    print("| size | megapixels | s | µs a pixel | peak MiB above start | bytes a pixel |")
-    print("|---|---:|---:|---:|---:|---:|")
+    header = ["size", "megapixels", "s", "µs a pixel", "peak MiB above start", "bytes a pixel"]
+    print(Table(header, []).markdown(), end="")
     context = multiprocessing.get_context("spawn")
     for size in given.size:
         with context.Pool(1) as pool:
-            print(pool.apply(run, (size, given)), flush=True)
+            print(line(pool.apply(run, (size, given))), flush=True)
     if given.commands:
-        print("\n| command | size | s | peak MiB above one tile's | bytes a pixel |")
-        print("|---|---|---:|---:|---:|")
+        header = ["command", "size", "s", "peak MiB above one tile's", "bytes a pixel"]
+        print("\n" + Table(header, [], left=2).markdown(), end="")
         one = commands(TILE, TILE, given)
         for size in given.size:
             height, width = (int(side) for side in size.split("x"))
             for name, (seconds, used) in commands(height, width, given).items():
                 more = used - one[name][1]
-                print(
-                    f"| {name} | {size} | {seconds:.1f} | {more / 2**20:.0f} | "
-                    f"{more / (height * width):.1f} |",
-                    flush=True,
-                )
+                cells = [name, size, f"{seconds:.1f}", f"{more / 2**20:.0f}"]
+                print(line([*cells, f"{more / (height * width):.1f}"]), flush=True)
 
 
 if __name__ == "__main__":

@@ -13,12 +13,10 @@ most that a run takes above what was there before it (on the CPU, of Linux).
 """
 
 import argparse
-import ctypes
 import itertools
 import json
 import multiprocessing
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -27,15 +25,18 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from csrecon import api, cards, execution, metrics
-from csrecon.allocator import keep_freed_memory
-from csrecon.measurement import Measurement
-from csrecon.recursion import Schedule, Unfolding, last
+from csrecon import api, metrics
+from csrecon.evaluation.meter import Timed, best
+from csrecon.evaluation.table import Table, line
+from csrecon.reconstructors.base import last
+from csrecon.reconstructors.unfolding import Unfolding
+from csrecon.runtime import execution
+from csrecon.runtime.allocator import keep_freed_memory
+from csrecon.sensing.measurement import Measurement
+from csrecon.zoo import cards
 
-RESET, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 SIZES = ["256x256", "480x288", "1080x1920", "2160x3840"]
 MODELS = ["rcoast", "coast", "rista", "istanet-plus"]
-LONG = 10.0  # seconds: a run of that length needs no warming up and no repetition
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -47,67 +48,14 @@ def synthetic(height: int, width: int) -> np.ndarray:
     return np.clip(image, 0, 1).astype(np.float32)
 
 
-class Memory:
-    """The most bytes that are taken from the start of this on."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-            self.before = torch.cuda.memory_allocated(device)
-        elif RESET.exists():
-            ctypes.CDLL(None).malloc_trim(0)  # or what was kept from before would not count
-            RESET.write_text("5")  # the peak is the present size again (man 5 proc)
-            self.before = self._status("VmRSS")
-
-    def taken(self) -> int | None:
-        """Bytes so far; None where this system does not say."""
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device) - self.before
-        return self._status("VmHWM") - self.before if RESET.exists() else None
-
-    @staticmethod
-    def _status(field: str) -> int:
-        lines = STATUS.read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
-
-
-@dataclass(frozen=True)
-class Timed:
-    """Seconds of the fastest of several runs, the first image, and the bytes that were taken."""
-
-    seconds: float
-    image: torch.Tensor
-    memory: int | None
-
-
-def best(run: Callable[[], torch.Tensor], device: torch.device, times: int) -> Timed:
-    """The fastest of several runs."""
-    memory = Memory(device)
-
-    def once() -> tuple[float, torch.Tensor]:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        began = time.perf_counter()
-        image = run()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - began, image[:1]
-
-    seconds, image = once()
-    if seconds <= LONG:
-        seconds, image = min((once() for _ in range(times)), key=lambda pair: pair[0])
-    return Timed(seconds, image, memory.taken())
-
-
 def timed_plain(name: str, ipl: int | None, m: Measurement, given: argparse.Namespace) -> Timed:
     """The network called as it is."""
     torch.set_num_threads(given.threads)
     device = execution.choose_device(given.device)
     here, bare = m.to(device), network(name).to(device)
-    schedule = bare.schedule.with_ipl(ipl) if ipl else None
+    run = bare.at(ipl) if ipl else bare
     with torch.inference_mode():
-        return best(lambda: bare(here, schedule).cpu(), device, given.times)
+        return best(lambda: run(here).cpu(), device, given.times)
 
 
 def peak(device: torch.device, precision: str) -> float:
@@ -117,12 +65,12 @@ def peak(device: torch.device, precision: str) -> float:
     return 2 * n**3 / best(lambda: a @ a, device, 5).seconds
 
 
-def network(name: str) -> Unfolding:
+def network(name: str, ipl: int | None = None) -> Unfolding:
     """The model with its weights, or with random ones where there are none."""
-    card = cards.card(name)
-    loaded = api.load(name) if card.weights else card.build().eval()
+    card = cards.cards().get(name)
+    loaded = api.load(name) if card is None or card.weights else card.build().eval()
     assert isinstance(loaded, Unfolding)
-    return loaded
+    return loaded.at(ipl) if ipl else loaded
 
 
 @dataclass(frozen=True)
@@ -139,10 +87,10 @@ class Row:
     psnr: float | None
     memory: int | None
 
-    def __str__(self) -> str:
+    def cells(self) -> list[str]:
         """A line of the table."""
         rate = self.flop / self.seconds
-        cells = [
+        return [
             *(self.model, self.size, self.path, f"{1e3 * self.seconds:.1f}"),
             f"{self.times_plain:.2f}" if self.times_plain else "",
             f"{1 / self.seconds:.2f}",
@@ -151,7 +99,6 @@ class Row:
             f"{self.memory / 2**20:.0f}" if self.memory is not None else "",
             f"{self.psnr:.1f} dB" if self.psnr else "",
         ]
-        return f"| {' | '.join(cells)} |"
 
 
 def measure(
@@ -161,10 +108,9 @@ def measure(
     device = execution.choose_device(given.device)
     height, width = (int(side) for side in size.split("x"))
     m = Measurement.stacked([api.sample(synthetic(height, width), given.ratio)] * given.batch)
-    net = network(name)
-    schedule = net.schedule.with_ipl(ipl) if ipl else net.schedule
+    net = network(name, ipl)
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        last(net.steps(api.sample(synthetic(66, 66), given.ratio), schedule))
+        last(net.steps(api.sample(synthetic(66, 66), given.ratio)))
     flop = counter.get_total_flops() * height * width / 66**2
 
     def row(path: str, precision: str, timed: Timed) -> Row:
@@ -173,7 +119,7 @@ def measure(
         if plain is not None:
             gain = plain.seconds / timed.seconds
             psnr = metrics.score(timed.image, plain.image).psnr if timed is not plain else None
-        label = f"{name}, IPL {schedule}"
+        label = f"{name}, IPL {net.schedule}"
         return Row(label, size, path, seconds, gain, flop, peaks[precision], psnr, timed.memory)
 
     plain = None
@@ -186,20 +132,18 @@ def measure(
     for precision, tile, compiled in itertools.product(
         given.precision, given.tile, (False, True) if given.compile else (False,)
     ):
-        model = network(name)
+        model = network(name, ipl)
         for block in model.blocks if compiled else ():
             block.prox = torch.compile(block.prox, dynamic=False)
         setup = execution.choose(device, precision, tile)
         path = f"{precision}, tile {tile}" + ", compiled" * compiled
-        run = partial(reconstruct, model, m, schedule, setup)
+        run = partial(reconstruct, model, m, setup)
         yield row(path, precision, best(run, device, given.times))
 
 
-def reconstruct(
-    model: Unfolding, m: Measurement, schedule: Schedule, setup: execution.Setup
-) -> torch.Tensor:
+def reconstruct(model: Unfolding, m: Measurement, setup: execution.Setup) -> torch.Tensor:
     """What csrecon does with a measurement: the image on the CPU."""
-    return execution.final(execution.steps(model, m, schedule, setup)).image
+    return execution.final(execution.steps(model, m, setup)).image
 
 
 def main() -> None:
@@ -225,16 +169,14 @@ def main() -> None:
     device = execution.choose_device(given.device)
     peaks = {p: peak(device, p) for p in dict.fromkeys(["fp32", *given.precision])}
     print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
-    print(
-        "| model | size | path | ms | times plain | images/s | GFLOP/s | of peak | MiB | "
-        "PSNR to plain |"
-    )
-    print("|---|---|---|---:|---:|---:|---:|---:|---:|---:|")
+    header = ["model", "size", "path", "ms", "times plain", "images/s", "GFLOP/s", "of peak"]
+    table = Table([*header, "MiB", "PSNR to plain"], [], left=3)
+    print(table.markdown(), end="")
     rows = []
     for name, size, ipl in itertools.product(given.model, given.size, given.ipl):
         for row in measure(name, size, ipl, given, peaks):
             rows.append(row)
-            print(row, flush=True)
+            print(line(row.cells()), flush=True)
     if given.json:
         given.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
 

@@ -1,30 +1,51 @@
 """Contracts that every operator and every reconstructor has to keep."""
 
-from itertools import pairwise
+import copy
 
 import torch
+from torch import Tensor
 
-from csrecon.measurement import Measurement
-from csrecon.operators import LinearOperator
-from csrecon.recursion import Reconstructor
+from csrecon.reconstructors.base import Reconstructor
+from csrecon.sensing.measurement import Measurement
+from csrecon.sensing.operators import Blocks, LinearOperator
 
 SHAPES = [(1, 1), (33, 33), (34, 65), (256, 256)]
+_TIGHT = 1e-3  # rows in float32 count as orthonormal within 1e-4
+_STEPS = 30  # of the power method, and of conjugate gradients
 
 
 def check_operator(operator: LinearOperator) -> None:
-    """Shapes, linearity, true adjoint, gradient, ratio, and the block form of an operator."""
-    draw = torch.Generator().manual_seed(0)
-    height, width = operator.image_shape
-    operator = operator.double()
-    x = torch.randn(2, 1, height, width, generator=draw, dtype=torch.float64)
-    z = torch.randn(2, 1, height, width, generator=draw, dtype=torch.float64)
+    """Everything that base.py says of an operator, on random values."""
+    exact = copy.deepcopy(operator).double()
+    _check_linear_map(exact)
+    _check_spec(operator)
+    u = _values((4, *operator.y_shape), torch.float32)
+    # Of blocks, what is said of A Aᵀ holds before the image is cropped: block by block.
+    local, u = operator.split(u) if isinstance(operator, Blocks) else (operator, u)
+    assert local.tight == operator.tight
+    off = (local(local.adjoint(u)) - u).abs().max()
+    assert bool(off < _TIGHT) == operator.tight
+    _check_normalized(operator)
+    _check_same_solutions(local)
+
+
+def _values(shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> Tensor:
+    draw = torch.Generator().manual_seed(sum(shape))
+    return torch.randn(shape, generator=draw, dtype=dtype)
+
+
+def _check_linear_map(operator: LinearOperator) -> None:
+    """Shapes, linearity, true adjoint, gradient, ratio, and the block form."""
+    x, z = _values((5, *operator.domain)).split([2, 3])
+    z = z[:2]
+    assert operator.image_shape == operator.domain[1:]
     y = operator(x)
     assert y.shape == (2, *operator.y_shape)
     assert 0 < operator.ratio <= 1
 
     torch.testing.assert_close(operator(2 * x - 3 * z), 2 * y - 3 * operator(z))
 
-    u = torch.randn(y.shape, generator=draw, dtype=torch.float64)
+    u = _values((2, *operator.y_shape))
     back = operator.adjoint(u)
     assert back.shape == x.shape
     torch.testing.assert_close((y * u).sum(), (x * back).sum())
@@ -33,9 +54,66 @@ def check_operator(operator: LinearOperator) -> None:
     (0.5 * (operator(point) - u).square().sum()).backward()
     torch.testing.assert_close(operator.gradient(x, u), point.grad)
 
-    local, local_y = operator.per_block(y)
-    joined = operator.join_blocks(local.double().adjoint(local_y))
-    torch.testing.assert_close(joined, operator.adjoint(y))
+    if isinstance(operator, Blocks):
+        local, local_y = operator.split(y)
+        joined = operator.join(local.double().adjoint(local_y))
+        torch.testing.assert_close(joined, operator.adjoint(y))
+
+
+def _check_spec(operator: LinearOperator) -> None:
+    """What is written down, as JSON and arrays, is the same operator again."""
+    spec = operator.spec()
+    assert type(spec).model_validate_json(spec.model_dump_json()) == spec
+    again = spec.build(operator.domain, operator.arrays())
+    assert type(again) is type(operator)
+    x = _values((1, *operator.domain), torch.float32)
+    assert torch.equal(again(x), operator(x))
+    assert again.ratio == operator.ratio
+    assert torch.equal(again.adjoint(operator(x)), operator.adjoint(operator(x)))
+
+
+def _check_normalized(operator: LinearOperator) -> None:
+    """‖A‖ ≤ 1 by the power method, and idempotence."""
+    y = operator(_values((1, *operator.domain), torch.float32))
+    normal, normal_y, _ = operator.normalized(y, 0.0)
+    again, again_y, noise = normal.normalized(normal_y, 0.1)
+    assert again is normal
+    assert torch.equal(again_y, normal_y)
+    assert noise == 0.1
+    x = _values((1, *operator.domain), torch.float32)
+    for _ in range(_STEPS):
+        x = x / x.norm()
+        x = normal.adjoint(normal(x))
+    assert float(x.norm()) <= 1 + _TIGHT
+
+
+def _check_same_solutions(operator: LinearOperator) -> None:
+    """A x = y and the normalized problem have the same solutions, and noise as is said."""
+    x = _values((64, *operator.domain), torch.float32)
+    y = operator(x)
+    normal, normal_y, _ = operator.normalized(y, 0.0)
+    scale = 1 + float(normal_y.abs().max())
+    torch.testing.assert_close(normal(x), normal_y, atol=_TIGHT * scale, rtol=0)
+    found = _least_norm(normal, normal_y)
+    torch.testing.assert_close(operator(found), y, atol=_TIGHT * (1 + float(y.abs().max())), rtol=0)
+    noise = 0.1 * _values(tuple(y.shape), torch.float32)
+    _, noisy_y, said = operator.normalized(y + noise, 0.1)
+    assert abs(float((noisy_y - normal_y).square().mean().sqrt()) - said) < 0.25 * said
+
+
+def _least_norm(operator: LinearOperator, y: Tensor) -> Tensor:
+    """The least solution of A x = y: conjugate gradients on A Aᵀ u = y."""
+    u, residual = torch.zeros_like(y), y
+    direction = residual
+    for _ in range(_STEPS):
+        energy = residual.square().sum()
+        if energy <= 1e-12 * y.square().sum():
+            break
+        image = operator(operator.adjoint(direction))
+        step = energy / (direction * image).sum()
+        u, residual = u + step * direction, residual - step * image
+        direction = residual + residual.square().sum() / energy * direction
+    return operator.adjoint(u)
 
 
 def check_reconstructor(model: Reconstructor, m: Measurement) -> None:
@@ -44,13 +122,14 @@ def check_reconstructor(model: Reconstructor, m: Measurement) -> None:
     with torch.inference_mode():
         steps = list(model.steps(m))
         again = model(m)
+    assert steps
     final = steps[-1].image
-    assert final.shape == (len(m.y), 1, *m.operator.image_shape)
-    assert final.dtype == torch.float32
-    assert all(torch.isfinite(step.image).all() for step in steps)
+    for step in steps:
+        assert step.image.shape == (len(m.y), *m.operator.domain)
+        assert step.image.dtype == torch.float32
+        assert torch.isfinite(step.image).all()
     assert torch.equal(final, again)
     assert [step.index for step in steps] == list(range(1, len(steps) + 1))
     assert {step.total for step in steps} == {len(steps)}
-    assert all(not torch.equal(a.image, b.image) for a, b in pairwise(steps))
     assert torch.equal(m.y, before[0])
     assert torch.equal(m.operator.adjoint(m.y), before[1])

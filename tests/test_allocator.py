@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from csrecon.allocator import keep_freed_memory
+from csrecon.runtime.allocator import keep_freed_memory
 
 PROGRAM = """
 import resource
 import torch
-from csrecon.allocator import keep_freed_memory
+from csrecon.runtime.allocator import keep_freed_memory
 
 assert keep_freed_memory()
 def layers():

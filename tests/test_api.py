@@ -5,10 +5,11 @@ import pytest
 import torch
 
 import csrecon.api
-from csrecon import execution, metrics
+from csrecon import metrics
 from csrecon.errors import InputError, ResourceError, UsageError
-from csrecon.nets.coast import CoastBlock
-from csrecon.operators import KINDS, Phi
+from csrecon.reconstructors.nets.coast import CoastBlock
+from csrecon.runtime import execution
+from csrecon.sensing.operators import KINDS, Phi
 from tests.conftest import scene
 
 RGB = scene(60, 80)
@@ -45,12 +46,12 @@ def test_iterations_improve_the_image():
 
 
 def test_the_model_can_be_a_name_a_path_or_a_network():
-    from csrecon import depot
+    from csrecon.zoo import store
 
     m = csrecon.sample(GRAY, ratio=0.1)
     by_name = csrecon.reconstruct(m, "rcoast", 2)
     np.testing.assert_array_equal(csrecon.reconstruct(m, csrecon.load("rcoast"), 2), by_name)
-    np.testing.assert_array_equal(csrecon.reconstruct(m, depot.weights_path("rcoast"), 2), by_name)
+    np.testing.assert_array_equal(csrecon.reconstruct(m, store.weights_path("rcoast"), 2), by_name)
     np.testing.assert_array_equal(csrecon.reconstruct(m, ipl=[2] * 5, device="cpu"), by_name)
 
 
@@ -141,7 +142,7 @@ def test_a_phi_that_vanishes(scale, message):
 
 
 def test_out_of_memory_is_explained(monkeypatch):
-    def starve(self, m, schedule=None, apply=None):
+    def starve(self, m):
         raise torch.OutOfMemoryError("planted")
         yield
 
@@ -151,22 +152,22 @@ def test_out_of_memory_is_explained(monkeypatch):
         csrecon.reconstruct(csrecon.sample(GRAY, ratio=0.1), net, device="cpu")
 
 
-def test_memory_that_ends_on_the_device_goes_on_on_the_spare_one(monkeypatch, caplog):
+def test_memory_that_ends_on_the_device_goes_on_on_the_fallback(monkeypatch, caplog):
     """Planted, with the CPU as both: what the first attempt yields is not the result."""
     net = csrecon.load("rcoast")
     m = csrecon.sample(GRAY, ratio=0.1)
     expected = list(csrecon.api.reconstruct_steps(m, net, 1, execution.Setup(CPU)))
     original, calls = type(net).steps, []
 
-    def starved_once(self, m, schedule=None, apply=None):
-        calls.append(apply)
-        for step in original(self, m, schedule, apply) if apply else original(self, m, schedule):
+    def starved_once(self, m):
+        calls.append(self._apply_block)
+        for step in original(self, m):
             if len(calls) == 1 and step.index == 3:
                 raise torch.OutOfMemoryError("planted")
             yield step
 
     monkeypatch.setattr(type(net), "steps", starved_once)
-    setup = execution.Setup(CPU, tile=64, spare=CPU)
+    setup = execution.Setup(CPU, tile=64, fallback=CPU)
     steps = list(csrecon.api.reconstruct_steps(m, net, 1, setup))
     assert [step.index for step in steps] == [1, 2, *range(1, 6)]
     torch.testing.assert_close(steps[-1].image, expected[-1].image)
@@ -178,15 +179,15 @@ def test_a_network_can_be_trained_after_it_was_used():
     net = csrecon.load("rcoast")
     m = csrecon.sample(GRAY, ratio=0.1)
     csrecon.reconstruct(m, net, ipl=1)
-    net(m, net.schedule.with_ipl(1)).sum().backward()
+    net.at(1)(m).sum().backward()
     assert net.blocks[0].head.weight.grad is not None
 
 
 def test_only_auto_leaves_its_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
-    assert execution.choose("auto").spare == CPU
-    assert execution.choose("cuda").spare is None
+    assert execution.choose("auto").fallback == CPU
+    assert execution.choose("cuda").fallback is None
 
 
 @pytest.mark.parametrize(
@@ -232,9 +233,9 @@ def test_lower_precision_stays_in_the_convolutions():
 def test_the_last_tenth_of_the_iterations_is_computed_in_fp32(monkeypatch, ipl, precise):
     original, half = CoastBlock.prox, []
 
-    def watched(self, r, gain):
+    def watched(self, state, gradient, gain):
         half.append(torch.is_autocast_enabled("cpu"))
-        return original(self, r, gain)
+        return original(self, state, gradient, gain)
 
     monkeypatch.setattr(CoastBlock, "prox", watched)
     csrecon.reconstruct(csrecon.sample(GRAY, ratio=0.3), ipl=ipl, device="cpu", precision="bf16")
@@ -247,7 +248,7 @@ def test_every_kind_of_phi_with_every_model(model, kind):
     picture = scene(64, 96)[..., 0]
     m = csrecon.sample(picture, 0.4, kind=kind, block=32)
     x = csrecon.reconstruct(m, model)
-    back = m.whiten()
+    back = m.normalized()
     start = back.operator.adjoint(back.y)[0, 0].numpy()
     truth = picture.astype(np.float32) / 255
     assert psnr(x, truth) > min(psnr(start, truth) + 3, 45)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import savemat
 
-from csrecon import arrays
 from csrecon.errors import InputError, UsageError
+from csrecon.io import arrays
 
 Y = np.arange(12.0).reshape(3, 4)
 

@@ -11,10 +11,15 @@ import torch
 from PIL import Image
 
 import csrecon
-from csrecon import bench, datasets, execution, images, metrics, report
-from csrecon.cells import summarize
+from csrecon import metrics
 from csrecon.errors import InputError, ModelError, ResourceError, UsageError
-from csrecon.journal import Journal
+from csrecon.evaluation import bench, report
+from csrecon.evaluation.cache import ResultCache
+from csrecon.evaluation.rows import summarize
+from csrecon.evaluation.table import Table
+from csrecon.io import images
+from csrecon.runtime import execution
+from csrecon.zoo import datasets
 from tests.conftest import scene
 
 CPU = execution.Setup(torch.device("cpu"))
@@ -72,13 +77,15 @@ def test_the_paper_stands_beside_ours_only_for_its_own_cells(rows):
     published = [replace(r, dataset="bsd68", ipl="4") for r in rows if r.ipl == "1"]
     cells = summarize(published)
     assert [c.paper.psnr for c in cells] == [26.14, 30.83]
-    header, lines = report.table(cells)
+    made = report.table(cells)
+    header, lines = made.header, made.lines
     assert [line[2] for line in lines] == ["measured", "paper"]
     assert lines[1][3:5] == ["26.14 / 0.7329", "30.83 / 0.8879"]
     assert summarize(published, "standard")[0].paper is None
     assert lines[1][5] == "28.48 / 0.8104"
     assert header[3:6] == ["0.1", "0.3", "mean"]
-    header, lines = report.listing(cells)
+    made = report.listing(cells)
+    header, lines = made.header, made.lines
     assert [line[2] for line in lines] == ["0.1", "0.3", "mean"]
     assert [line[4] for line in lines] == ["26.14 / 0.7329", "30.83 / 0.8879", "28.48 / 0.8104"]
 
@@ -162,19 +169,19 @@ def test_bad_ratio(folder):
 def test_finished_rows_are_not_computed_again(folder, tmp_path, monkeypatch):
     few = plan(folder)
     path = tmp_path / "rows.jsonl"
-    first = list(bench.run(["tv"], [0.1, 0.3], [None], few, Journal(path)))
+    first = list(bench.run(["tv"], [0.1, 0.3], [None], few, ResultCache(path)))
     text = path.read_text()
     path.write_text(text[: text.rindex("{")] + '{"key": "cut o')
     calls = []
     original = bench.evaluate
     monkeypatch.setattr(bench, "evaluate", lambda *a: calls.append(1) or original(*a))
-    again = list(bench.run(["tv"], [0.1, 0.3], [None], few, Journal(path)))
+    again = list(bench.run(["tv"], [0.1, 0.3], [None], few, ResultCache(path)))
     assert len(calls) == 2  # the warm-up and the one row that was cut off
     assert [replace(r, seconds=0, peak_memory=0) for r in again] == [
         replace(r, seconds=0, peak_memory=0) for r in first
     ]
-    assert list(bench.run(["tv"], [0.1, 0.3], [None], few, Journal(path))) == again
-    list(bench.run(["tv"], [0.1], [None], plan(folder, noise_sigma=0.1), Journal(path)))
+    assert list(bench.run(["tv"], [0.1, 0.3], [None], few, ResultCache(path))) == again
+    list(bench.run(["tv"], [0.1], [None], plan(folder, noise_sigmas=(0.1,)), ResultCache(path)))
     assert len(calls) == 2 + 3
 
 
@@ -182,8 +189,8 @@ def test_processes_share_without_duplicates(folder, tmp_path):
     few = plan(folder, seeds=(0, 1))
     path = tmp_path / "rows.jsonl"
     for index in range(3):
-        list(bench.run(["tv"], [0.1], [None], few, Journal(path), (index, 3)))
-    journal = Journal(path)
+        list(bench.run(["tv"], [0.1], [None], few, ResultCache(path), (index, 3)))
+    journal = ResultCache(path)
     assert len(path.read_text().splitlines()) == 4
     assert len(list(bench.run(["tv"], [0.1], [None], few, journal))) == 4
     assert len(path.read_text().splitlines()) == 4
@@ -197,7 +204,7 @@ def test_several_phi_give_a_spread(folder):
     means = [np.mean([r.psnr for r in rows if r.seed == seed]) for seed in range(3)]
     assert (cell.images, cell.seeds) == (2, 3)
     assert cell.spread == pytest.approx(np.std(means, ddof=1))
-    assert f"± {cell.spread:.2f}" in report.listing([cell])[1][0][3]
+    assert f"± {cell.spread:.2f}" in report.listing([cell]).lines[0][3]
 
 
 def test_images_of_one_shape_at_once(folder, monkeypatch):
@@ -207,7 +214,7 @@ def test_images_of_one_shape_at_once(folder, monkeypatch):
     sizes = []
     original = bench.evaluate
     monkeypatch.setattr(
-        bench, "evaluate", lambda m, p, *rest: sizes.append(len(p)) or original(m, p, *rest)
+        bench, "evaluate", lambda job, p, *rest: sizes.append(len(p)) or original(job, p, *rest)
     )
     batched = list(bench.run(["rcoast"], [0.3], [1], plan(folder, batch=3)))
     assert max(sizes) > 1 and sum(sizes) == len(single) + sizes[0]  # one is a warm-up
@@ -216,21 +223,21 @@ def test_images_of_one_shape_at_once(folder, monkeypatch):
         assert other.psnr == pytest.approx(one.psnr, abs=1e-3)
         assert other.ssim == pytest.approx(one.ssim, abs=1e-4)
     with pytest.raises(UsageError, match="without noise"):
-        list(bench.run(["tv"], [0.3], [None], plan(folder, batch=3, noise_sigma=0.1)))
+        list(bench.run(["tv"], [0.3], [None], plan(folder, batch=3, noise_sigmas=(0.1,))))
 
 
 def test_noise_lowers_the_score(folder):
     clean, noisy = (
-        summarize(list(bench.run(["tv"], [0.3], [None], plan(folder, noise_sigma=sigma))))
+        summarize(list(bench.run(["tv"], [0.3], [None], plan(folder, noise_sigmas=(sigma,)))))
         for sigma in (0.0, 0.1)
     )
     assert noisy[0].score.psnr < clean[0].score.psnr - 1
 
 
 def test_latex(rows):
-    text = report.to_latex(report.table(summarize(rows)), CONDITIONS)
+    text = report.table(summarize(rows)).latex(str(CONDITIONS))
     assert text.startswith("% few; PSNR")
     assert r"\begin{tabular}{ll" in text
-    assert report.to_latex((["a", "b"], [["5×4 & 3 %", "_"]]), CONDITIONS).splitlines()[5] == (
+    assert Table(["a", "b"], [["5×4 & 3 %", "_"]]).latex("").splitlines()[5] == (
         r"5$\times$4 \& 3 \% & \_ \\"
     )

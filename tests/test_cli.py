@@ -14,6 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from csrecon.cli.app import app
+from csrecon.sensing import native
 from tests.conftest import scene
 
 
@@ -152,7 +153,7 @@ def test_doctor(monkeypatch):
 
 
 def test_doctor_finds_a_wrong_machine(monkeypatch):
-    from csrecon import selftest
+    from csrecon.evaluation import selftest
 
     right = selftest.compute
 
@@ -319,12 +320,11 @@ def test_a_full_device_as_stdout():
 
 
 def test_a_bug_is_exit_code_1_and_debug_shows_it(photo, monkeypatch, capfd):
-    from csrecon import measurement_file
 
     def broken(*_):
         raise ZeroDivisionError("planted")
 
-    monkeypatch.setattr(measurement_file, "save", broken)
+    monkeypatch.setattr(native, "save", broken)
     result = run("sample", photo, "--ratio", 0.1, code=1)
     assert "please report" in result.stderr
     assert "Traceback" not in result.stderr

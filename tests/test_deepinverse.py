@@ -8,10 +8,11 @@ import pytest
 import torch
 
 import csrecon
-from csrecon import api, execution
+from csrecon import api
 from csrecon.errors import InputError, UsageError
 from csrecon.metrics import psnr
-from csrecon.operators import BlockOperator, make
+from csrecon.runtime import execution
+from csrecon.sensing.operators import BlockOperator, make
 from tests.checks import check_operator, check_reconstructor
 from tests.conftest import ROOT, make_torchvision_importable, scene
 
@@ -83,9 +84,11 @@ def test_networks_reconstruct_what_any_physics_measured(make_physics):
     image = deepinverse.Model("rcoast", ipl=6, device="cpu")(y, physics).clamp(0, 1)
     assert float(psnr(image, X)) > float(psnr(linear, X)) + 1
 
-    white = m.whiten()
-    assert white.whiten() is white
-    assert abs(white.level - np.linalg.matrix_rank(_matrix(physics), tol=1e-3) / 64**2) < 0.02
+    white = m.normalized()
+    assert white.normalized() is white
+    assert (
+        abs(white.operator.ratio - np.linalg.matrix_rank(_matrix(physics), tol=1e-3) / 64**2) < 0.02
+    )
     with torch.autocast("cpu", torch.bfloat16):  # operators compute in the precision of x
         again = white.operator(white.y)
     torch.testing.assert_close(again, white.y, rtol=1e-3, atol=1e-3)
@@ -109,10 +112,10 @@ def test_the_growth_of_noise_is_that_of_the_pseudo_inverse():
     """For A = 2 I, A⁺ = I/2."""
     physics = deepinv.physics.LinearPhysics(A=lambda x: 2 * x, A_adjoint=lambda y: 2 * y)
     physics.noise_model = deepinv.physics.GaussianNoise(0.1)
-    white = deepinverse.measurement(physics.A(X), physics).whiten()
+    white = deepinverse.measurement(physics.A(X), physics).normalized()
     assert white.noise == pytest.approx(0.05, rel=0.02)
     torch.testing.assert_close(white.y, X, rtol=1e-3, atol=1e-3)
-    assert white.level == pytest.approx(1, abs=1e-3)
+    assert white.operator.ratio == pytest.approx(1, abs=1e-3)
 
 
 def test_a_model_becomes_a_reconstructor():

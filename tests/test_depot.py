@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from urllib.parse import urlsplit
 
@@ -11,9 +12,11 @@ import torch
 from typer.testing import CliRunner
 
 import csrecon
-from csrecon import cards, datasets, depot, fetch, hub, images, model_page, presets, zoo
 from csrecon.cli.app import app
-from csrecon.errors import ModelError, UsageError
+from csrecon.errors import InputError, ModelError, UsageError
+from csrecon.evaluation import presets
+from csrecon.io import downloads, images
+from csrecon.zoo import cards, datasets, hub, model_page, store, weights_file
 from tests.conftest import scene, shared
 
 FILES = {
@@ -30,7 +33,7 @@ ISTA = {
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch):
-    monkeypatch.setattr(fetch, "DELAYS", (0.01,))
+    monkeypatch.setattr(downloads, "DELAYS", (0.01,))
 
 
 def path_of(url):
@@ -50,18 +53,18 @@ def test_the_authors_checkpoints_come_on_demand(server, name):
     plant(server, card.weights, FILES[name])
     net = csrecon.load(name)
     assert sum(p.numel() for p in net.parameters()) == card.parameters
-    assert net.schedule.counts == card.schedule
+    assert net.schedule.counts == card.recursion.schedule
     asked = len(server.asked)
     csrecon.load(name)
     assert len(server.asked) == asked
-    assert depot.problem(name, card.weights) is None
+    assert store.problem(name, card.weights) is None
 
 
 def test_a_model_with_weights_a_ratio(server):
     card = cards.card("istanet-plus-original")
     for ratio, weights in card.weights.items():
         plant(server, weights, {k: v.format(round(100 * ratio)) for k, v in ISTA.items()})
-    phi = depot.own_phi("istanet-plus-original", 0.25)
+    phi = store.own_phi("istanet-plus-original", 0.25)
     assert phi.matrix.shape == (272, 1089)
     gray = images.from_array(scene(), "gray").planes[0, 0].numpy()
     x = csrecon.reconstruct(csrecon.sample(gray, phi=phi), "istanet-plus-original")
@@ -93,10 +96,10 @@ def test_sampling_for_a_model_with_its_own_phi(server, photo):
 def test_a_damaged_conversion_is_made_again(server):
     card = cards.card("rcoast-paper")
     plant(server, card.weights, FILES["rcoast-paper"])
-    path = depot.weights_path("rcoast-paper")
+    path = store.weights_path("rcoast-paper")
     whole = path.read_bytes()
     path.write_bytes(whole[:-4] + b"abcd")
-    assert depot.weights_path("rcoast-paper").read_bytes() == whole
+    assert store.weights_path("rcoast-paper").read_bytes() == whole
 
 
 def entry(weights, **changes):
@@ -112,15 +115,30 @@ def mine(tmp_path, monkeypatch):
         path = tmp_path / "own.yaml"
         path.write_text(content if isinstance(content, str) else json.dumps(content))
         monkeypatch.setenv("CSRECON_MODELS", str(path))
-        cards.cards.cache_clear()
 
-    yield write
-    monkeypatch.undo()
-    cards.cards.cache_clear()
+    return write
 
 
 def own(weights, **changes):
-    return {"version": 1, "models": {"mine": entry(weights, **changes)}}
+    return {"version": 2, "models": {"mine": entry(weights, **changes)}}
+
+
+def test_the_users_models_are_read_again_when_they_change(mine, tmp_path, monkeypatch):
+    assert "mine" not in cards.cards()
+    mine(own(None, summary="first"))
+    assert cards.card("mine").summary == "first"
+    mine(own(None, summary="second"))
+    os.utime(tmp_path / "own.yaml", ns=(1, 1))  # whatever the clock of the file system
+    assert cards.card("mine").summary == "second"
+    other = tmp_path / "other.yaml"
+    other.write_text(json.dumps({"version": 2, "models": {"theirs": entry(None)}}))
+    monkeypatch.setenv("CSRECON_MODELS", str(other))
+    assert "theirs" in cards.cards() and "mine" not in cards.cards()
+    monkeypatch.setenv("CSRECON_MODELS", str(tmp_path / "missing.yaml"))
+    with pytest.raises(InputError, match="no such file"):
+        cards.cards()
+    monkeypatch.delenv("CSRECON_MODELS")
+    assert "theirs" not in cards.cards() and "rcoast" in cards.cards()
 
 
 def test_a_card_without_weights_says_so(mine):
@@ -143,25 +161,25 @@ def test_a_checkpoint_that_wants_to_run_code_is_refused(server, mine, tmp_path):
     digest = "sha256:" + hashlib.sha256(body).hexdigest()
     mine(own({"checkpoint": {"url": "https://evil.example/a.pkl", "digest": digest}}))
     server.answers["/evil.example/a.pkl"] = body
-    with pytest.raises(ModelError, match="cannot be converted"):
+    with pytest.raises(ModelError, match="'mine': .*read safely"):
         csrecon.load("mine")
     assert not (tmp_path / "ran").exists()
 
 
 def test_weights_by_https(server, mine, tmp_path):
     net = cards.card("rista").build()
-    zoo.save(net, cards.card("rista").blueprint(), tmp_path / "net.safetensors")
+    weights_file.save(net, cards.card("rista").blueprint(), tmp_path / "net.safetensors")
     body = (tmp_path / "net.safetensors").read_bytes()
     digest = "sha256:" + hashlib.sha256(body).hexdigest()
     mine(own({"url": "https://lab.example/a/..%2F..%2Fnet.safetensors", "digest": digest}))
     server.answers["/lab.example/a/..%2F..%2Fnet.safetensors"] = body
     assert torch.equal(csrecon.load("mine").blocks[0].rho, net.blocks[0].rho)
-    (kept,) = list(depot.folder().rglob("*.safetensors"))
-    assert kept.parent == depot.folder() / "mine"
-    assert depot.prune() == (1, 0)  # the lock
+    (kept,) = list(store.folder().rglob("*.safetensors"))
+    assert kept.parent == store.folder() / "mine"
+    assert store.prune() == (1, 0)  # the lock
     assert kept.exists()
     mine(own(None))
-    assert depot.prune()[0] == 1
+    assert store.prune()[0] == 1
     assert not kept.exists()
 
 
@@ -171,7 +189,7 @@ def test_weights_by_https(server, mine, tmp_path):
         (own({"file": "../evil.safetensors", "sha256": "0" * 64, "bytes": 1}), "file"),
         (own({"url": "file:///etc/passwd", "digest": "sha256:" + "0" * 64}), "url"),
         (own({"url": "https://a.example/b"}), "digest"),
-        ({"version": 1, "models": {"rcoast": entry(None)}}, "csrecon's own models"),
+        ({"version": 2, "models": {"rcoast": entry(None)}}, "csrecon's own models"),
         ("version: 1\nmodels: {mine: {summary: a, summary: b}}", "twice"),
     ],
 )
@@ -284,7 +302,7 @@ def test_commands(server):
     assert "downloaded" in run("models", "info", "rcoast-paper").stdout
     states = json.loads(run("models", "verify", "--json").stdout)
     assert {"model": "rcoast-paper", "state": "right"} in states
-    (checkpoint,) = (depot.folder() / "rcoast-paper").glob("*.pkl")
+    (checkpoint,) = (store.folder() / "rcoast-paper").glob("*.pkl")
     checkpoint.write_bytes(b"damaged")
     result = run("models", "verify", code=7)
     assert "rcoast-paper: not as published" in result.stderr

@@ -21,11 +21,13 @@ import torch
 from PIL import Image
 
 import csrecon
-from csrecon import cards, selftest
-from csrecon import measurement_file as saved
 from csrecon.errors import ModelError
-from csrecon.fetch import Remote, fetch
-from csrecon.nets.coast import CoastBlock
+from csrecon.evaluation import selftest
+from csrecon.io import downloads
+from csrecon.io.downloads import Remote, fetch
+from csrecon.reconstructors.nets.coast import CoastBlock
+from csrecon.sensing import native as saved
+from csrecon.zoo import cards
 from tests.conftest import ROOT, scene
 from tests.test_cli import run
 
@@ -322,15 +324,15 @@ def test_f27(y, picture):
 
 
 def test_f28(y, monkeypatch):
-    """Memory of the device that ends
+    """A device that is out of memory
     smaller tiles, announced; the same image"""
     run("reconstruct", y, "-o", "a.npy", "--ipl", 1)
     original = CoastBlock.prox
 
-    def starved(self, r, gain):
-        if r[0].numel() > 100 * 85:
+    def starved(self, state, gradient, gain):
+        if gradient[0].numel() > 100 * 85:
             raise torch.OutOfMemoryError("planted")
-        return original(self, r, gain)
+        return original(self, state, gradient, gain)
 
     Image.fromarray(scene(150, 160)).save("large.png")
     run("sample", "large.png", "--ratio", 0.25, "-o", "large.npy")
@@ -347,9 +349,10 @@ def test_f29(y, monkeypatch):
     run("reconstruct", y, "-o", "a.npy", "--ipl", 1, "--precision", "fp32")
     original = CoastBlock.prox
 
-    def narrow(self, r, gain):
-        image, penalty = original(self, r, gain)
-        return (image + torch.inf if torch.is_autocast_enabled("cpu") else image), penalty
+    def narrow(self, state, gradient, gain):
+        made, penalty = original(self, state, gradient, gain)
+        overflows = torch.is_autocast_enabled("cpu")
+        return (made.map(lambda t: t + torch.inf) if overflows else made), penalty
 
     monkeypatch.setattr(CoastBlock, "prox", narrow)
     result = run("reconstruct", y, "-o", "b.npy", "--ipl", 1, "--precision", "bf16")
@@ -381,9 +384,8 @@ def test_f31(picture, monkeypatch):
 
 @pytest.fixture
 def remote(server, monkeypatch):
-    from csrecon import fetch as fetching
 
-    monkeypatch.setattr(fetching, "DELAYS", (0.01,))
+    monkeypatch.setattr(downloads, "DELAYS", (0.01,))
     server.answers["/example.org/w.bin"] = BODY
     return REMOTE
 

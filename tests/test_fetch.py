@@ -11,9 +11,10 @@ import time
 import pytest
 from PIL import Image
 
-from csrecon import datasets, fetch
 from csrecon.errors import ModelError, ResourceError
-from csrecon.fetch import Remote
+from csrecon.io import downloads
+from csrecon.io.downloads import Remote
+from csrecon.zoo import datasets
 from tests.conftest import scene
 
 BODY = bytes(range(256)) * 2000
@@ -24,7 +25,7 @@ REMOTE = Remote(url="https:/" + PATH, digest=SHA, bytes=len(BODY))
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch):
-    monkeypatch.setattr(fetch, "DELAYS", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(downloads, "DELAYS", (0.01, 0.01, 0.01))
 
 
 @pytest.fixture
@@ -40,9 +41,9 @@ def left(target):
 
 def test_a_file_comes_once_and_is_checked(server, target):
     server.answers[PATH] = BODY
-    assert fetch.fetch(REMOTE, target) == target
+    assert downloads.fetch(REMOTE, target) == target
     assert target.read_bytes() == BODY
-    assert fetch.fetch(REMOTE, target) == target
+    assert downloads.fetch(REMOTE, target) == target
     assert server.asked == [PATH]
     assert left(target) == ["weights.bin"]
 
@@ -61,11 +62,11 @@ def test_progress_is_told(server, target):
         def __exit__(self, *_):
             pass
 
-    token = fetch.watcher.set(Bar)
+    token = downloads.watcher.set(Bar)
     try:
-        fetch.fetch(REMOTE, target)
+        downloads.fetch(REMOTE, target)
     finally:
-        fetch.watcher.reset(token)
+        downloads.watcher.reset(token)
     assert told[0] == ("weights.bin", len(BODY))
     assert sum(told[1:]) == len(BODY)
 
@@ -78,9 +79,9 @@ def test_other_digests(server, target, digest):
     else:
         stream = io.BytesIO()
         Image.fromarray(scene()).save(stream, "BMP")
-        body, value = stream.getvalue(), fetch.digest_of(_png(target), "pixels")
+        body, value = stream.getvalue(), downloads.digest_of(_png(target), "pixels")
     server.answers[PATH] = body
-    fetch.fetch(Remote(url=REMOTE.url, digest=value, bytes=None), target)
+    downloads.fetch(Remote(url=REMOTE.url, digest=value, bytes=None), target)
     assert target.read_bytes() == body
 
 
@@ -94,7 +95,7 @@ def _png(target):
 def test_wrong_bytes_are_set_aside(server, target):
     server.answers[PATH] = b"?" + BODY[1:]
     with pytest.raises(ModelError, match=r"instead of sha256.*not used.*quarantine"):
-        fetch.fetch(REMOTE, target)
+        downloads.fetch(REMOTE, target)
     assert not target.exists()
     (aside,) = left(target)
     assert (target.parent / "quarantine" / aside).read_bytes() == b"?" + BODY[1:]
@@ -104,7 +105,7 @@ def test_a_damaged_file_in_the_cache_is_set_aside_and_fetched_again(server, targ
     server.answers[PATH] = BODY
     target.parent.mkdir(parents=True)
     target.write_bytes(b"damaged")
-    fetch.fetch(REMOTE, target)
+    downloads.fetch(REMOTE, target)
     assert target.read_bytes() == BODY
     assert len(left(target)) == 2
 
@@ -118,7 +119,7 @@ def test_a_truncated_body_is_tried_again(server, target):
 
     server.answers[PATH] = cut
     with pytest.raises(ModelError, match="4 times"):
-        fetch.fetch(REMOTE, target)
+        downloads.fetch(REMOTE, target)
     assert server.asked == [PATH] * 4
     assert left(target) == []
 
@@ -127,7 +128,7 @@ def test_a_truncated_body_is_tried_again(server, target):
 def test_refusals(server, target, status, attempts):
     server.answers[PATH] = lambda handler: handler.reply(b"no", status)
     with pytest.raises(ModelError, match=f"the server answers {status}"):
-        fetch.fetch(REMOTE, target)
+        downloads.fetch(REMOTE, target)
     assert len(server.asked) == attempts
     assert left(target) == []
 
@@ -139,7 +140,7 @@ def test_a_fault_that_passes(server, target, status):
         if len(server.asked) > 2
         else handler.reply(b"later", status, Retry_After="0")
     )
-    fetch.fetch(REMOTE, target)
+    downloads.fetch(REMOTE, target)
     assert target.read_bytes() == BODY
     assert len(server.asked) == 3
 
@@ -151,7 +152,7 @@ def test_the_server_says_how_long_to_wait(server, target):
         else handler.reply(b"later", 429, Retry_After="1")
     )
     began = time.monotonic()
-    fetch.fetch(REMOTE, target)
+    downloads.fetch(REMOTE, target)
     assert time.monotonic() - began >= 1
 
 
@@ -166,29 +167,29 @@ def test_a_slow_server_is_waited_for(server, target):
             time.sleep(0.05)
 
     server.answers[PATH] = slowly
-    fetch.fetch(REMOTE, target)
+    downloads.fetch(REMOTE, target)
     assert target.read_bytes() == BODY
 
 
 def test_a_silent_server_is_given_up(server, target, monkeypatch):
-    monkeypatch.setattr(fetch, "_READ_SECONDS", 0.1)
+    monkeypatch.setattr(downloads, "_READ_SECONDS", 0.1)
     server.answers[PATH] = lambda handler: time.sleep(0.5)
     with pytest.raises(ModelError, match="no full answer"):
-        fetch.fetch(REMOTE, target)
+        downloads.fetch(REMOTE, target)
     assert left(target) == []
 
 
 def test_nobody_listens(server, target, monkeypatch):
     monkeypatch.setenv("CSRECON_MIRROR", "http://127.0.0.1:9")
     with pytest.raises(ModelError, match="CSRECON_MIRROR or a proxy"):
-        fetch.fetch(REMOTE, target)
+        downloads.fetch(REMOTE, target)
 
 
 @pytest.mark.parametrize("variable", ["CSRECON_OFFLINE", "HF_HUB_OFFLINE"])
 def test_offline(server, target, monkeypatch, variable):
     monkeypatch.setenv(variable, "1")
     with pytest.raises(ModelError, match=r"switched off.*https://files.example"):
-        fetch.fetch(REMOTE, target)
+        downloads.fetch(REMOTE, target)
     assert server.asked == []
     assert not target.parent.exists()
 
@@ -201,7 +202,7 @@ def test_a_full_disk(server, target, monkeypatch):
 
     monkeypatch.setattr(type(target), "open", full)
     with pytest.raises(ResourceError, match="disk is full"):
-        fetch.fetch(REMOTE, target)
+        downloads.fetch(REMOTE, target)
     monkeypatch.undo()
     assert left(target) == []
 
@@ -211,7 +212,7 @@ def test_a_cache_that_cannot_be_written(server, target):
     target.parent.parent.mkdir()
     target.parent.write_text("a file where the folder should be")
     with pytest.raises(ResourceError, match="cannot be written"):
-        fetch.fetch(REMOTE, target)
+        downloads.fetch(REMOTE, target)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
@@ -220,13 +221,13 @@ def test_a_read_only_cache(server, target):
     target.parent.mkdir(parents=True)
     target.parent.chmod(0o500)
     with pytest.raises(ResourceError, match="CSRECON_CACHE"):
-        fetch.fetch(REMOTE, target)
+        downloads.fetch(REMOTE, target)
 
 
 CLIENT = """
 import sys
 from pathlib import Path
-from csrecon.fetch import Remote, fetch
+from csrecon.io.downloads import Remote, fetch
 fetch(Remote(url=sys.argv[1], digest=sys.argv[2], bytes=None), Path(sys.argv[3]))
 """
 
@@ -260,7 +261,7 @@ def test_an_interrupted_client_leaves_nothing(server, target):
     assert running.wait(60) != 0
     assert left(target) == []
     server.answers[PATH] = BODY
-    fetch.fetch(REMOTE, target)
+    downloads.fetch(REMOTE, target)
     assert target.read_bytes() == BODY
 
 
@@ -305,7 +306,7 @@ def test_a_set_that_cannot_be_had(server):
     with pytest.raises(ModelError, match="digests of its files are not known"):
         datasets.images("set12")
     with pytest.raises(ModelError, match="digests of its files are not known"):
-        datasets.verify("bsd68-gray", fetch.cache_dir())
+        datasets.verify("bsd68-gray", downloads.cache_dir())
 
 
 @pytest.mark.parametrize("line", ["sha256:00  ../evil.png", "sha256:00  .hidden", "nonsense"])

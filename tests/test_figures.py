@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from csrecon import figures, plot
 from csrecon.cli.app import app
 from csrecon.errors import InputError, UsageError
+from csrecon.evaluation import figures, plot
 
 
 def cell(model="rcoast", ratio=0.1, ipl="4", psnr=30.0, seconds=1.0):
@@ -25,8 +25,11 @@ CELLS = [
 ]
 
 
+NOISY = [{**cell(psnr=30 - 50 * sigma), "noise_sigma": sigma} for sigma in (0.02, 0.1)]
+
+
 def test_every_figure_has_its_data(tmp_path):
-    written = figures.draw(CELLS, tmp_path)
+    written = figures.draw([*CELLS, *NOISY], tmp_path)
     assert sorted(p.name for p in written) == sorted(
         f"psnr_{kind}{suffix}" for kind in figures.KINDS for suffix in (".png", ".pdf", ".csv")
     )
@@ -35,6 +38,14 @@ def test_every_figure_has_its_data(tmp_path):
     assert rows[0] == ["curve", "iterations per layer", "PSNR (dB)"]
     assert rows[1] == ["rcoast, 10 %", "1.0", "26.1"]
     assert len(rows) == 1 + 2 * 3
+    with (tmp_path / "psnr_noise.csv").open() as stream:
+        rows = list(csv.reader(stream))
+    assert rows[0] == ["curve", "standard deviation of the noise on y", "PSNR (dB)"]
+    assert rows[1:] == [
+        ["rcoast, IPL 4, 10 %", "0.0", "26.4"],
+        ["rcoast, IPL 4, 10 %", "0.02", "29.0"],
+        ["rcoast, IPL 4, 10 %", "0.1", "25.0"],
+    ]
     with (tmp_path / "psnr_parameters.csv").open() as stream:
         rows = list(csv.reader(stream))[1:]
     assert {float(row[1]) for row in rows} == {281_674, 1_122_024}

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csrecon import files
 from csrecon.errors import InputError, ResourceError, UsageError
+from csrecon.io import files
 
 
 def left_in(folder):

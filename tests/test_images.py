@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from csrecon import images
 from csrecon.errors import InputError, UsageError
+from csrecon.io import images
 from tests.conftest import scene
 
 RGB = scene()

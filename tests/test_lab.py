@@ -12,10 +12,11 @@ from PIL import Image
 from scipy.io import savemat
 
 import csrecon
-from csrecon import lab
 from csrecon.errors import InputError, UsageError
-from csrecon.lab import Arrangement
-from csrecon.operators import BlockOperator, Phi, make
+from csrecon.reconstructors import calibration
+from csrecon.sensing import lab
+from csrecon.sensing.lab import Arrangement
+from csrecon.sensing.operators import BlockOperator, Phi, make
 from tests.conftest import scene
 from tests.test_cli import run
 
@@ -44,7 +45,9 @@ def by_columns(phi):
 
 
 def read(values, phi, **said):
-    made, correction = lab.measurement(values, phi, SHAPE, Arrangement(**said), BLOCK)
+    made, correction = lab.measurement(
+        values, phi, SHAPE, Arrangement(**said), BLOCK, estimator=calibration.estimate
+    )
     return made.y[0].reshape(12, -1).numpy(), made, correction
 
 
@@ -94,7 +97,7 @@ def test_missing_blocks_are_left_out():
     got, made, _ = read(y[kept], phi, positions=positions)
     np.testing.assert_array_equal(got[kept], y[kept])
     assert not got[[k for k in range(12) if k not in kept]].any()
-    seen = made.operator.seen()
+    seen = made.operator.observed()
     assert seen.shape == SHAPE
     assert [bool(seen[32 * (k // 3), 32 * (k % 3)]) for k in range(12)] == [
         k in kept for k in range(12)
@@ -144,7 +147,12 @@ def test_unknown_gain_and_offset_are_estimated(kind, gain, offset):
     operator = BlockOperator(phi, (256, 256), BLOCK)
     y = operator(torch.from_numpy(picture)[None, None])[0].numpy()
     made, correction = lab.measurement(
-        gain * y + offset, phi, (256, 256), Arrangement(gain="auto"), BLOCK
+        gain * y + offset,
+        phi,
+        (256, 256),
+        Arrangement(gain="auto"),
+        BLOCK,
+        estimator=calibration.estimate,
     )
     assert correction.gain / gain == pytest.approx(np.quantile(picture, 0.99) / 0.97, rel=0.1)
     scale = np.abs(y).mean()

@@ -7,8 +7,8 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from csrecon import images
 from csrecon.errors import InputError
+from csrecon.io import images
 from csrecon.metrics import psnr, score, ssim
 
 

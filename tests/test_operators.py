@@ -1,13 +1,26 @@
 """Operators keep their contract; Φ is what the papers say and is recognised for what it is."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import csrecon
 from csrecon.errors import InputError, UsageError
-from csrecon.operators import KINDS, BlockOperator, Phi, count_measurements, make
+from csrecon.sensing.measurement import Measurement
+from csrecon.sensing.operators import (
+    KINDS,
+    BlockOperator,
+    LinearOperator,
+    Phi,
+    SamplingOptions,
+    count_measurements,
+    make,
+    make_operator,
+)
 from tests.checks import SHAPES, check_operator
 
 
@@ -31,6 +44,66 @@ def random_phi(m: int, n: int) -> Phi:
 )
 def test_contract(phi, block, shape):
     check_operator(BlockOperator(phi, shape, block))
+
+
+@pytest.mark.parametrize("phi", [Phi.make(20, 64, 0), random_phi(20, 64)], ids=["tight", "given"])
+def test_contract_with_missing_blocks(phi):
+    present = torch.ones(3, 4)
+    present[0, 2] = present[2, 0] = 0
+    operator = BlockOperator(phi, (24, 30), None, None, present)
+    check_operator(operator)
+    observed = operator.observed()
+    assert observed.shape == (24, 30)
+    assert not observed[:8, 16:24].any()
+    assert int((~observed).sum()) == 2 * 64
+    assert operator.batch_key is None
+
+
+class Blur(LinearOperator):
+    """An operator as a user would write one: the sum of neighbours, 3 times."""
+
+    @property
+    def ratio(self):
+        return 1.0
+
+    @property
+    def y_shape(self):
+        return self.domain
+
+    @property
+    def tight(self):
+        return False
+
+    def forward(self, x):
+        return 3 * (x + 0.5 * x.roll(1, -1))
+
+    def adjoint(self, y):
+        return 3 * (y + 0.5 * y.roll(-1, -1))
+
+
+def test_an_operator_of_a_user_is_divided_by_its_norm():
+    m = Measurement.of(Blur((1, 24, 30)), Blur((1, 24, 30))(torch.rand(1, 1, 24, 30)))
+    normal = replace(m, noise=0.2).normalized()
+    assert normal.noise == pytest.approx(0.2 / 4.5, rel=0.01)
+    torch.testing.assert_close(normal.y, m.y / 4.5, rtol=0.01, atol=0)
+    ones = torch.ones(1, 1, 24, 30)
+    torch.testing.assert_close(normal.operator(ones), ones, atol=0.01, rtol=0)
+    assert (normal.operator.ratio, normal.operator.y_shape) == (1.0, (1, 24, 30))
+    assert normal.normalized() is normal
+    x = csrecon.reconstruct(m, "fista", device="cpu")
+    torch.testing.assert_close(m.operator(torch.from_numpy(x)[None, None]), m.y, atol=0.05, rtol=0)
+    for refused in (m.operator.spec, m.operator.absolute):
+        with pytest.raises(UsageError, match="Blur"):
+            refused()
+    with pytest.raises(UsageError, match="is zero"):
+        Measurement.of(Nothing((1, 8, 8)), torch.zeros(1, 1, 8, 8)).normalized()
+
+
+class Nothing(Blur):
+    def forward(self, x):
+        return 0 * x
+
+    adjoint = forward
 
 
 @settings(max_examples=60, deadline=None)
@@ -237,3 +310,17 @@ def test_fingerprint_tells_rounding_from_another_matrix():
     others["two rows"] = Phi.given(swapped)
     for name, other in others.items():
         assert not other.is_same(phi.sha256, phi.fingerprint), name
+
+
+def test_operators_are_made_by_name():
+    options = SamplingOptions("gaussian", ratio=0.25, block=(8, 8))
+    operator = make_operator((1, 20, 30), options)
+    assert isinstance(operator, BlockOperator)
+    assert (operator.m, operator.block, operator.domain) == (16, (8, 8), (1, 20, 30))
+    for given_, meant in (("fuorier", "fourier"), ("gausian", "gaussian"), ("identiy", "identity")):
+        with pytest.raises(UsageError, match=f"did you mean '{meant}'"):
+            make_operator((1, 20, 30), SamplingOptions(given_, ratio=0.25))
+    with pytest.raises(UsageError, match="takes no mask"):
+        make_operator((1, 20, 30), SamplingOptions("dct", ratio=0.25, mask="random2d"))
+    with pytest.raises(InputError, match="complex image"):
+        make_operator((2, 20, 30), options)

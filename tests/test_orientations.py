@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import conv2d
 
-from csrecon.orientations import COUNT, oriented, upright
+from csrecon.reconstructors.orientations import COUNT, oriented, upright
 
 
 def test_they_are_eight():

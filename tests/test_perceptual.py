@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from csrecon import perceptual
 from csrecon.cli.app import app
 from csrecon.errors import ModelError, UsageError
+from csrecon.evaluation import perceptual
 from tests.conftest import make_torchvision_importable, scene
 
 CPU = torch.device("cpu")

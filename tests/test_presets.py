@@ -8,11 +8,13 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from csrecon import bench, cards, datasets, execution, figures, presets, report
-from csrecon.cells import Row, summarize
 from csrecon.cli.app import app
 from csrecon.errors import ModelError, UsageError
+from csrecon.evaluation import bench, figures, presets, report
+from csrecon.evaluation.rows import Row, summarize
 from csrecon.metrics import Score
+from csrecon.runtime import execution
+from csrecon.zoo import cards, datasets
 from tests.conftest import scene
 
 CONDITIONS = report.Conditions(bench.Plan("bsd68", [], execution.Setup(torch.device("cpu"))))
@@ -32,7 +34,8 @@ def runner(name, ratios, ipls):
 
 def test_table_1_is_the_paper_s():
     table = presets.preset("table1")
-    header, lines = presets.quality(table, [])
+    made = presets.quality(table, [])
+    header, lines = made.header, made.lines
     assert header[2:] == ["10 %", "20 %", "30 %", "40 %", "50 %", "mean"]
     printed = {line[0]: line[2:] for line in lines}
     assert printed["R-COAST 5×4"][0] == "26.14 / 0.7329"
@@ -44,14 +47,14 @@ def test_table_1_is_the_paper_s():
 def test_three_kinds_of_figures(caplog):
     table = presets.preset("table1")
     results = list(presets.run(table, runner))
-    _, lines = presets.quality(table, results)
+    lines = presets.quality(table, results).lines
     text = ["|".join(line) for line in lines]
     start = next(i for i, line in enumerate(text) if line.startswith("COAST 20×1|"))
     assert text[start] == (
         "COAST 20×1|paper|26.24 / 0.7378|28.93 / 0.8378|30.99 / 0.8918|32.82 / 0.9255|"
         "34.58 / 0.9484|30.71 / 0.8683"
     )
-    assert text[start + 1].startswith("|authors' weights, here|weights cannot be had here|")
+    assert text[start + 1].startswith("|authors' weights, here|weights unavailable here|")
     assert "the server answers 404" in caplog.text
     start = next(i for i, line in enumerate(text) if line.startswith("R-COAST 5×4|"))
     assert text[start + 2] == (
@@ -70,16 +73,17 @@ def test_models_of_the_tables_are_known():
         for line in table.lines:
             for name in (line.ours, line.authors):
                 if name is not None and line.curve is None:
-                    assert max(cards.card(name).schedule) == line.ipl
+                    assert max(cards.card(name).recursion.schedule) == line.ipl
                 elif name is not None:
-                    assert line.ipl <= cards.card(name).allowed.ipl
+                    assert line.ipl <= cards.card(name).trained.max_ipl
 
 
 def test_table_2_has_times():
     table = presets.preset("table2")
     results = list(presets.run(table, runner))
     assert {result.kind for result in results} == {"csrecon"}
-    header, lines = presets.table_of(table, results)
+    made = presets.table_of(table, results)
+    header, lines = made.header, made.lines
     assert header[-1] == "here: images/s"
     assert lines[-1][2:] == ["10.50", "12.20", "0.250", "4.00"]
 
@@ -98,7 +102,7 @@ def test_a_line_of_several_ipls_is_several_lines():
     lines = {line.label: line for line in table.lines}
     assert lines["R-COAST, IPL 4"].psnr == 28.5
     assert lines["R-COAST, IPL 6"].psnr is None
-    _, shown = presets.quality(table, list(presets.run(table, runner)))
+    shown = presets.quality(table, list(presets.run(table, runner))).lines
     first = {line[0]: line[1:] for line in shown if line[0]}
     assert first["R-COAST, IPL 4"] == ["paper", "28.50"]
     assert first["R-COAST, IPL 6"] == ["authors' weights, here", "31.00 / 0.5000"]

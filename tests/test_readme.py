@@ -10,10 +10,10 @@ from PIL import Image
 from scipy.io import savemat
 from typer.testing import CliRunner
 
-from csrecon import presets
 from csrecon.cli.app import app
-from csrecon.datasets import DATASETS
-from csrecon.operators import BlockOperator, Phi, make
+from csrecon.evaluation import presets
+from csrecon.sensing.operators import BlockOperator, Phi, make
+from csrecon.zoo.datasets import DATASETS
 from tests.conftest import ROOT, SHARED, scene
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -73,7 +73,7 @@ def test_every_shell_command(monkeypatch):
 
 def test_python_examples():
     import csrecon
-    from csrecon.nets.coast import CoastBlock
+    from csrecon.reconstructors.nets.coast import CoastBlock
 
     image = scene(60, 70)[..., 0]
     examples = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import csrecon
-from csrecon.errors import InputError
-from csrecon.operators import Phi
-from csrecon.starts import AdjointStart, LinearStart, MarkovStart, StartMatrix
+from csrecon.errors import InputError, UsageError
+from csrecon.reconstructors.starts import AdjointStart, LinearStart, MarkovStart
+from csrecon.sensing.operators import Phi
 from tests.conftest import scene
 
 
@@ -20,6 +20,23 @@ def test_the_adjoint_start_has_no_gradient():
     x, gradient = AdjointStart()(m)
     torch.testing.assert_close(x, m.operator.adjoint(m.y))
     assert not gradient.any()
+
+
+def test_the_adjoint_start_of_an_operator_that_is_not_tight():
+    m = csrecon.sample(scene()[..., 0], 0.3, kind="fourier")
+    assert not m.operator.tight
+    x, gradient = AdjointStart()(m)
+    torch.testing.assert_close(x, m.operator.adjoint(m.y))
+    torch.testing.assert_close(gradient, m.gradient(x))
+    assert gradient.abs().max() > 0.01
+
+
+def test_starts_for_blocks_need_blocks():
+    m = csrecon.sample(scene()[..., 0], kind="identity")
+    with pytest.raises(UsageError, match="block measurements"):
+        MarkovStart()(m)
+    with pytest.raises(InputError, match="its own Φ"):
+        LinearStart(20, 64, "0" * 64)(m)
 
 
 def test_the_markov_start_is_the_formula():
@@ -48,7 +65,7 @@ def test_the_markov_start_is_nearer(ratio):
 
 def test_the_linear_start_knows_its_phi():
     phi = Phi.make(20, 64, 0)
-    start = LinearStart(StartMatrix(20, 64, phi.sha256))
+    start = LinearStart(20, 64, phi.sha256)
     start.q.copy_(torch.from_numpy(phi.matrix.T))
     m = csrecon.sample(scene()[..., 0], phi=phi)
     torch.testing.assert_close(start(m)[0], m.operator.adjoint(m.y))

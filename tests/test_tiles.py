@@ -8,13 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import csrecon.api
-from csrecon import cards, execution, operators, tiles
 from csrecon.errors import ResourceError, UsageError
-from csrecon.nets.coast import coast
-from csrecon.nets.ista_net_plus import ista_net_plus
-from csrecon.operators import block as blocks
-from csrecon.recursion import Schedule
-from csrecon.tiles import Tiles
+from csrecon.reconstructors.base import State
+from csrecon.reconstructors.modulation import NoModulation, RatioGain
+from csrecon.reconstructors.nets import BLOCKS
+from csrecon.reconstructors.nets.ista_net_plus import IstaNetPlusBlock
+from csrecon.reconstructors.unfolding import Recursion, Unfolding
+from csrecon.runtime import execution, tiles
+from csrecon.runtime.tiles import Tiles
+from csrecon.sensing import operators
+from csrecon.sensing.operators import block as blocks
+from csrecon.zoo import cards
 from tests.conftest import scene
 
 NETWORKS = ["rcoast", "coast", "rista", "istanet-plus"]
@@ -27,66 +31,77 @@ def test_tiled_equals_untiled(name, size):
     net = cards.card(name).build().eval()
     m = csrecon.sample(scene(*size)[..., 0], 0.2)
     with torch.inference_mode():
-        whole = [step.image for step in net.steps(m, net.schedule.with_ipl(1))]
-        tiled = [step.image for step in net.steps(m, net.schedule.with_ipl(1), Tiles(64))]
+        whole = [step.image for step in net.at(1).steps(m)]
+        tiled = [step.image for step in net.at(1).applied(Tiles(64)).steps(m)]
     assert len(tiled) == len(net.blocks)
     for a, b in zip(whole, tiled, strict=True):
         torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
 
 
-def test_tiled_equals_untiled_in_every_orientation():
+@pytest.mark.parametrize("size", [(130, 97), (131, 97)])
+@pytest.mark.parametrize("name", BLOCKS)
+def test_tiled_equals_untiled_in_every_orientation(name, size):
     torch.manual_seed(0)
-    net = coast(Schedule((8,)), turning=True).eval()
-    m = csrecon.sample(scene(130, 97)[..., 0], 0.2)
+    block = BLOCKS[name](32)
+    gains = RatioGain(32, block.sites)
+    net = Unfolding([block], Recursion((8,), rotate=True), gains).eval()
+    m = csrecon.sample(scene(*size)[..., 0], 0.2)
     with torch.inference_mode():
         whole = [step.image for step in net.steps(m)]
-        tiled = [step.image for step in net.steps(m, apply=Tiles(64))]
+        tiled = [step.image for step in net.applied(Tiles(64)).steps(m)]
+    assert len(whole) == 8
     for a, b in zip(whole, tiled, strict=True):
         torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
 
 
 def test_single_blocks_are_worked_on_in_groups():
     torch.manual_seed(0)
-    net = ista_net_plus(Schedule((1, 1))).eval()
+    blocks = [IstaNetPlusBlock(32), IstaNetPlusBlock(32)]
+    net = Unfolding(blocks, Recursion((1, 1), blockwise=True), NoModulation(32, 2)).eval()
     m = csrecon.sample(scene(120, 150)[..., 0], 0.2)
     sizes = []
     original = type(net.blocks[0]).prox
 
-    def spy(self, r, gain):
-        sizes.append(len(r))
-        return original(self, r, gain)
+    def spy(self, state, gradient, gain):
+        sizes.append(len(state.image))
+        return original(self, state, gradient, gain)
 
     with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(net.blocks[0]), "prox", spy)
         whole = list(net.steps(m))[-1].image
-        tiled = list(net.steps(m, apply=Tiles(66)))[-1].image
+        tiled = list(net.applied(Tiles(66)).steps(m))[-1].image
     torch.testing.assert_close(whole, tiled, atol=2e-5, rtol=0)
     assert sizes[0] == 20
     assert max(sizes[2:]) == 4
 
 
-@given(st.integers(1, 200), st.integers(1, 70), st.integers(0, 9))
-def test_spans_cover_everything_once(length, side, margin):
+@given(st.integers(1, 200), st.integers(1, 70), st.integers(0, 9), st.sampled_from([1, 2, 4]))
+def test_spans_cover_everything_once(cells, side, margin, stride):
+    length, side = cells * stride, max(side, stride)
     covered = []
-    for inner, outer, core in tiles._spans(length, side, margin):
+    for inner, outer, core in tiles._spans(length, side, margin, stride):
         places = list(range(length))[outer]
         assert places[core] == list(range(length))[inner]
-        assert outer.start == max(0, inner.start - margin)
-        assert outer.stop == min(length, inner.stop + margin)
+        reach = -(-margin // stride) * stride
+        assert outer.start == max(0, inner.start - reach)
+        assert outer.stop == min(length, inner.stop + reach)
+        assert all(
+            edge % stride == 0 for part in (inner, outer) for edge in (part.start, part.stop)
+        )
         covered += list(range(length))[inner]
     assert covered == list(range(length))
-    sizes = [inner.stop - inner.start for inner, _, _ in tiles._spans(length, side, margin)]
-    assert max(sizes) <= side and max(sizes) - min(sizes) <= 1
+    sizes = [inner.stop - inner.start for inner, _, _ in tiles._spans(length, side, margin, stride)]
+    assert max(sizes) <= side and max(sizes) - min(sizes) <= stride
 
 
 def test_memory_that_ends_makes_smaller_tiles(caplog, monkeypatch):
     net = csrecon.load("rcoast")
     original = type(net.blocks[0]).prox
 
-    def starved(self, r, gain):
-        if r[0].numel() > 100 * 100:
+    def starved(self, state, gradient, gain):
+        if state.image[0].numel() > 100 * 100:
             raise torch.OutOfMemoryError("planted")
-        return original(self, r, gain)
+        return original(self, state, gradient, gain)
 
     m = csrecon.sample(scene(150, 160)[..., 0], 0.2)
     expected = csrecon.reconstruct(m, net, 1, "cpu", tile="off")
@@ -103,18 +118,18 @@ def test_memory_that_ends_halves_what_is_worked_on_at_once(monkeypatch):
     block = csrecon.load("rcoast").blocks[0]
     original, sizes = type(block).prox, []
 
-    def starved(self, r, gain):
-        sizes.append(r[:, 0].numel())
-        if r[:, 0].numel() > 40_000:
+    def starved(self, state, gradient, gain):
+        sizes.append(state.image[:, 0].numel())
+        if state.image[:, 0].numel() > 40_000:
             raise torch.OutOfMemoryError("planted")
-        return original(self, r, gain)
+        return original(self, state, gradient, gain)
 
     monkeypatch.setattr(type(block), "prox", starved)
     for shape, least in (((16, 1, 64, 64), 10_000), ((1, 1, 20, 4000), 1_000)):
         sizes.clear()
         x = torch.rand(shape)
         with torch.inference_mode():
-            Tiles(4096)(block, x, x, torch.ones(1, 32))
+            Tiles(4096)(block, State(x), x, torch.ones(1, 32))
         assert 40_000 >= max(sizes[1:]) > least
 
 

@@ -10,11 +10,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from csrecon import api, images, measurement_file
+from csrecon import api
 from csrecon.cli.app import app
-from csrecon.cli.together import Together
+from csrecon.runtime.together import Together
 from csrecon.errors import InputError, ResourceError, UsageError
-from csrecon.measurement import Measurement
+from csrecon.io import images
+from csrecon.sensing import native
+from csrecon.sensing.measurement import Measurement
 from tests.conftest import scene
 
 
@@ -120,10 +122,10 @@ def folder(tmp_path):
     made.mkdir()
     for index in range(4):
         image = scene(40, 50)[..., index % 3]
-        measurement_file.save(api.sample(np.roll(image, index, 0), 0.2), made / f"{index}.npy")
-    measurement_file.save(api.sample(scene(50, 40), 0.2), made / "4.npy")
+        native.save(api.sample(np.roll(image, index, 0), 0.2), made / f"{index}.npy")
+    native.save(api.sample(scene(50, 40), 0.2), made / "4.npy")
     noisy = api.sample(scene(40, 50)[..., 0], 0.2, noise_sigma=0.01)
-    measurement_file.save(noisy, made / "5.npy")
+    native.save(noisy, made / "5.npy")
     return made
 
 
@@ -159,7 +161,7 @@ def test_each_is_scored_against_its_own_original(tmp_path):
         image = np.roll(scene(40, 50), 3 * index, 0)
         Image.fromarray(image).save(originals / f"{index}.png")
         picture = images.read(originals / f"{index}.png", color)
-        measurement_file.save(api.sample(picture, 0.3), folder / f"{index}.npy")
+        native.save(api.sample(picture, 0.3), folder / f"{index}.npy")
     options = ("--precision", "fp32", "--json")
     grouped = json.loads(run(folder, "-o", "out", "--ref", originals, *options).stdout)
     for index, record in enumerate(grouped):
@@ -187,8 +189,8 @@ def test_only_what_is_of_one_kind_is_stacked():
 
 def test_a_bad_scale_is_the_fault_of_one_file(folder):
     path = folder / "2.npy"
-    good = measurement_file.load(path)
-    measurement_file.save(replace(good, y=good.y * 300), path, overwrite=True)
+    good = native.load(path)
+    native.save(replace(good, y=good.y * 300), path, overwrite=True)
     result = run(folder, "-o", "out", code=6)
     assert "1 of 6 files failed (2.npy)" in result.stderr
     assert len(list(Path("out").iterdir())) == 5

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import csrecon
-from csrecon import measurement_file
+from csrecon.sensing import native
 from tests.conftest import scene, together
 
 
@@ -17,7 +17,7 @@ def test_reconstruct_shares_a_folder():
     Path("measured").mkdir()
     for index in range(3):
         m = csrecon.sample(scene(40 + index, 50), ratio=0.2)
-        measurement_file.save(m, Path(f"measured/{index}.npy"))
+        native.save(m, Path(f"measured/{index}.npy"))
     Path("measured/bad.npy").write_bytes(b"not an array")
     done = together("reconstruct", "measured", "-o", "images", "--ipl", "1", "--json")
     assert done.returncode != 0

@@ -12,7 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from csrecon import cards, files, selftest, zoo
+from csrecon import zoo
+from csrecon.evaluation import selftest
+from csrecon.io import files
+from csrecon.zoo import cards
 
 run = Path(sys.argv[1])
 name = json.loads((run / "recipe.json").read_text(encoding="utf-8"))["model"]

@@ -6,10 +6,13 @@ network of the zoo. They are imported on first use, so that `import csrecon` sta
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from csrecon import _moved
+from csrecon._version import __version__
 
 if TYPE_CHECKING:
     from csrecon.api import load, reconstruct, sample
+
+_moved.install()
 
 __all__ = ["__version__", "load", "reconstruct", "sample"]
 

@@ -1,7 +1,7 @@
 """The three public functions: `sample`, `reconstruct`, `load`. The command line calls these."""
 
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from csrecon import execution, images, lab, measurement_file, zoo
+from csrecon import zoo
 from csrecon.errors import UsageError
-from csrecon.images import Color, Picture
-from csrecon.lab import Arrangement
-from csrecon.measurement import Measurement
-from csrecon.noise import Noise
-from csrecon.operators import BlockOperator, Phi, Sampling, count_measurements, make
-from csrecon.operators.kinds import default_block
-from csrecon.recursion import Reconstructor, Step, Unfolding
+from csrecon.io import images
+from csrecon.io.images import Color, Picture
+from csrecon.reconstructors import calibration
+from csrecon.reconstructors.base import Reconstructor, Step
+from csrecon.runtime import execution
+from csrecon.sensing import lab, native
+from csrecon.sensing import sample as sampling
+from csrecon.sensing.lab import Arrangement
+from csrecon.sensing.measurement import Measurement
+from csrecon.sensing.noise import Noise
+from csrecon.sensing.operators import Phi, SamplingOptions
 
 Array = NDArray[Any] | Tensor
 
@@ -49,29 +53,33 @@ def sample(
     phi: Array | Phi | None = None,
     seed: int = 0,
     kind: str = "gaussian",
+    mask: Array | str | None = None,
     block: int | tuple[int, int] | None = None,
     color: Color | None = None,
     noise_sigma: float = 0.0,
     photons: float | None = None,
 ) -> Measurement:
-    """Measure an image block by block, y = Φx.
+    """Measure an image, y = Ax: block by block (y = Φx), in the Fourier domain, or as it is.
 
     Args:
-        image: (H, W) or (H, W, 3), NumPy or PyTorch, uint8, uint16 or float in [0, 1].
+        image: (H, W) or (H, W, 3), NumPy or PyTorch, uint8, uint16 or float in [0, 1]; or complex
+            (H, W) in the unit disc, for kind fourier or identity.
         ratio: m/n in (0, 1]; makes the Φ of `kind` and `seed`.
         m: measurements per block, instead of a ratio.
         phi: a Φ of your own, (m, n), instead of both.
         seed: of Φ; a non-negative integer.
         kind: of Φ: gaussian (orthonormal rows, as in the papers), bernoulli, binary, hadamard,
-            hadamard-cake, dct or pixels.
+            hadamard-cake, dct or pixels; or of another operator: fourier or identity.
+        mask: kind fourier: (H, W) of 0 and 1 with the zero frequency in the corner, or the name of
+            a kind of mask, random2d or random1d.
         block: pixels of a block's side, or (height, width); None for 33 (32 for the Hadamard
             kinds), or for the square that fits `phi`.
         color: gray (luma), ycbcr or rgb; None keeps what the image is.
-        noise_sigma: standard deviation of Gaussian noise on y, of the same `seed`.
+        noise_sigma: standard deviation of Gaussian noise on y; every image has noise of its own.
         photons: Poisson noise where a value of 1 stands for so many photons.
 
     Returns:
-        The measurement; `.y` is float32 (C, gh, gw, m).
+        The measurement; `.y` is float32 (planes, gh, gw, m) for blocks.
 
     Raises:
         UsageError: a ratio, m, seed or block that cannot be.
@@ -82,39 +90,36 @@ def sample(
         >>> x = csrecon.reconstruct(m, model="rcoast", ipl=6)
     """
     picture = image if isinstance(image, Picture) else images.from_array(image, color)
-    given = _as_phi(phi)
-    shape = None
-    if block is not None:
-        sides = block if isinstance(block, tuple) else (block, block)
-        shape = (_integer(sides[0], "block"), _integer(sides[1], "block"))
-        if min(shape) < 1:
-            raise UsageError(f"block {shape}: expected positive sides.")
-    sampling: Sampling
-    if given is None:
-        shape = shape or default_block(kind)
-        rows = count_measurements(
-            shape[0] * shape[1], ratio, None if m is None else _integer(m, "m")
-        )
-        sampling = make(kind, rows, shape, _integer(seed, "seed"))
-    elif ratio is not None or m is not None:
-        raise UsageError("a given Φ has its own ratio: leave out ratio and m.")
-    elif kind != "gaussian":
-        raise UsageError(f"a given Φ is no Φ of kind {kind!r}: leave out one of both.")
-    else:
-        sampling = given
-    height, width = picture.planes.shape[-2:]
-    measuring = BlockOperator(sampling, (height, width), shape)
-    clean = Measurement.of(measuring, measuring(picture.planes), picture.format)
-    return Noise(noise_sigma, photons).added(clean, picture.planes, _integer(seed, "seed"))
+    options = SamplingOptions(
+        kind=kind,
+        ratio=ratio,
+        m=None if m is None else _integer(m, "m"),
+        phi=_as_phi(phi),
+        mask=mask if mask is None or isinstance(mask, str) else images.as_numpy(mask),
+        seed=_integer(seed, "seed"),
+        block=_sides(block),
+    )
+    return sampling.sample(picture, options, Noise(noise_sigma, photons))
+
+
+def _sides(block: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    if block is None:
+        return None
+    sides = block if isinstance(block, tuple) else (block, block)
+    shape = (_integer(sides[0], "block"), _integer(sides[1], "block"))
+    if min(shape) < 1:
+        raise UsageError(f"block {shape}: expected positive sides.")
+    return shape
 
 
 def load(name: str | Path, ratio: float | None = None) -> Reconstructor:
     """A reconstructor by name or path: a network in evaluation mode, or a classical solver.
 
     Args:
-        name: a name of `csrecon models list`, the path of a .safetensors file, or
-            `hf:owner/name[@revision]` on the Hugging Face hub.
-        ratio: m/n of the measurement, for the models that have weights a ratio.
+        name: a name of `csrecon models list`, of a solver with its options
+            (`tv:iterations=200`), the path of a .safetensors file, or `hf:owner/name[@revision]`
+            on the Hugging Face hub.
+        ratio: m/n of the measurement, for the models that have per-ratio weights.
 
     Raises:
         ModelError: unknown, without weights, or damaged.
@@ -129,7 +134,7 @@ def measurement(
     shape: tuple[int, int] | None = None,
     arrangement: Arrangement | None = None,
 ) -> Measurement:
-    """`m` itself, or the measurement of bare values (see measurement_file.from_values)."""
+    """`m` itself, or the measurement of bare values (see native.from_values)."""
     if isinstance(m, Measurement):
         if any(said is not None for said in (phi, seed, shape, arrangement)):
             raise UsageError(
@@ -137,15 +142,18 @@ def measurement(
                 "arrangement."
             )
         return m
-    if shape is None:
+    if shape is None and (arrangement is None or arrangement.positions is None):
         raise UsageError("bare measurements need shape=(H, W), the size of the image.")
     if arrangement is not None:
         matrix = _as_phi(phi)
         if matrix is None or seed is not None:
             raise UsageError("an arrangement is of values with a Φ of their own: give phi.")
-        return lab.measurement(images.as_numpy(m), matrix, shape, arrangement)[0]
+        return lab.measurement(
+            images.as_numpy(m), matrix, shape, arrangement, estimator=calibration.estimate
+        )[0]
+    assert shape is not None
     whole = None if seed is None else _integer(seed, "seed")
-    return measurement_file.from_values(images.as_numpy(m), shape, _as_phi(phi), whole)
+    return native.from_values(images.as_numpy(m), shape, _as_phi(phi), whole)
 
 
 def reconstruct_steps(
@@ -166,19 +174,8 @@ def reconstruct_steps(
         ModelError: a model that cannot be loaded.
         ResourceError: not enough memory.
     """
-    setup = setup or execution.choose()
-    network = zoo.load(model, m.level) if isinstance(model, str | Path) else model
-    schedule = None
-    if ipl is not None:
-        if not isinstance(network, Unfolding):
-            raise UsageError("a classical solver has no layers: leave out the IPL.")
-        counts: int | list[int]
-        if isinstance(ipl, Iterable) and np.ndim(ipl) == 1:
-            counts = [_integer(count, "ipl") for count in ipl]
-        else:
-            counts = _integer(ipl, "ipl")
-        schedule = network.schedule.with_ipl(counts)
-    return execution.steps(network, m, schedule, setup)
+    network = zoo.load(model, m.operator.ratio) if isinstance(model, str | Path) else model
+    return execution.steps(execution.at_ipl(network, ipl), m, setup or execution.choose())
 
 
 def reconstruct(
@@ -193,7 +190,7 @@ def reconstruct(
     seed: int | None = None,
     shape: tuple[int, int] | None = None,
     arrangement: Arrangement | None = None,
-) -> NDArray[np.float32]:
+) -> NDArray[Any]:
     """Reconstruct the image of a measurement.
 
     Args:
@@ -208,11 +205,11 @@ def reconstruct(
         phi: the (m, n) matrix that made y; its rows need not be orthonormal.
         seed: of csrecon's gaussian Φ, instead of `phi`.
         shape: (H, W) of the image.
-        arrangement: the orders and units of a laboratory's values (csrecon.lab.Arrangement).
+        arrangement: the orders and units of a laboratory's values (sensing.lab.Arrangement).
 
     Returns:
-        float32 (H, W), or RGB (H, W, 3) for a colour measurement; about [0, 1], not clipped, and
-        NaN where no block was measured.
+        float32 (H, W), RGB (H, W, 3) for a colour measurement, or complex64 (H, W); about [0, 1],
+        not clipped, and NaN where no block was measured.
 
     Raises:
         UsageError: arguments that are missing, contradict each other, or are not allowed.
@@ -226,7 +223,7 @@ def reconstruct(
     setup = execution.choose(device, precision, tile)
     final = execution.final(reconstruct_steps(ready, model, ipl, setup))
     pixels = images.to_array(final.image, ready.format.color)
-    seen = ready.operator.seen()
-    if seen is not None:
-        pixels[~seen.numpy()] = np.nan
+    observed = ready.operator.observed()
+    if observed is not None:
+        pixels[~observed.numpy()] = np.nan
     return pixels

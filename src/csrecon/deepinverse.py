@@ -12,18 +12,19 @@ pseudo-inverse A⁺, the projector P = A⁺A and z = A⁺y ask for the same imag
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from deepinv.models import Reconstructor as DeepInverseModel
 from deepinv.physics import GaussianNoise, LinearPhysics, ZeroNoise
 from torch import Tensor
 
-from csrecon import api, execution
+from csrecon import api
 from csrecon.errors import InputError, UsageError
-from csrecon.measurement import Measurement
-from csrecon.operators import LinearOperator
-from csrecon.recursion import Reconstructor, Schedule, Step, last
+from csrecon.reconstructors.base import Reconstructor, Step, last
+from csrecon.runtime import execution
+from csrecon.sensing.measurement import Measurement
+from csrecon.sensing.operators import LinearOperator
 
 _PROBES = 8
 
@@ -54,7 +55,7 @@ class Physics(LinearPhysics):
 class PhysicsOperator(LinearOperator):
     """A linear physics of DeepInverse as an operator of csrecon, for images of one channel.
 
-    Its `orthonormalized` gives the projector on what the physics sees, as good as the physics'
+    Its `normalized` gives the projector on what the physics sees, as good as the physics'
     own pseudo-inverse: in closed form where it has one, by iterations where not.
 
     Args:
@@ -69,7 +70,7 @@ class PhysicsOperator(LinearOperator):
     def __init__(
         self, physics: LinearPhysics, image_shape: tuple[int, int], device: torch.device
     ) -> None:
-        super().__init__(image_shape)
+        super().__init__((1, *image_shape))
         self.physics = physics
         try:
             y = physics.A(torch.zeros(1, 1, *image_shape, device=device))
@@ -105,21 +106,18 @@ class PhysicsOperator(LinearOperator):
             x: Tensor = self.physics.A_adjoint(y)
         return x
 
-    def orthonormalized(self, y: Tensor) -> tuple[LinearOperator, Tensor, float]:
+    @property
+    def tight(self) -> bool:
+        """Never known."""
+        return False
+
+    def normalized(self, y: Tensor, noise: float) -> tuple[LinearOperator, Tensor, float]:
         """The projector P = A⁺A, z = A⁺y, and by what A⁺ makes white noise grow."""
         draw = torch.Generator().manual_seed(0)
-        noise = torch.randn((_PROBES, *self.y_shape), generator=draw).to(y.device)
-        growth = float(self.physics.A_dagger(noise).square().mean().sqrt())
+        probes = torch.randn((_PROBES, *self.y_shape), generator=draw).to(y.device)
+        growth = float(self.physics.A_dagger(probes).square().mean().sqrt())
         projector = Projector(self.physics, self.image_shape, y.device)
-        return projector, self.physics.A_dagger(y), growth
-
-    def per_block(self, y: Tensor) -> tuple[Self, Tensor]:
-        """The image is its own only block."""
-        return self, y
-
-    def join_blocks(self, blocks: Tensor) -> Tensor:
-        """The image is its own only block."""
-        return blocks
+        return projector, self.physics.A_dagger(y), growth * noise
 
 
 class Projector(PhysicsOperator):
@@ -156,9 +154,14 @@ class Projector(PhysicsOperator):
         seen: Tensor = self(x)
         return seen - y
 
-    def orthonormalized(self, y: Tensor) -> tuple[LinearOperator, Tensor, float]:
+    @property
+    def tight(self) -> bool:
+        """P is a projector and y lies in its image: the adjoint solves P x = y."""
+        return True
+
+    def normalized(self, y: Tensor, noise: float) -> tuple[LinearOperator, Tensor, float]:
         """Itself."""
-        return self, y, 1.0
+        return self, y, noise
 
 
 def measurement(y: Tensor, physics: LinearPhysics) -> Measurement:
@@ -224,20 +227,14 @@ class Solver:
     def __init__(self, model: DeepInverseModel) -> None:
         self.model = model
 
-    def steps(self, m: Measurement, schedule: Schedule | None = None) -> Iterator[Step]:
-        """The one iterate there is.
-
-        Raises:
-            UsageError: a schedule, which belongs to csrecon's networks.
-        """
-        if schedule is not None:
-            raise UsageError("a model of DeepInverse has no layers here: leave out the IPL.")
+    def steps(self, m: Measurement) -> Iterator[Step]:
+        """The one iterate there is."""
         device = m.y.device
         physics = Physics(m.operator, m.noise).to(device)
         with torch.autocast(device.type, enabled=False):
             image = self.model.to(device)(m.y[:, None], physics)
         yield Step(image, image.new_zeros(()), 1, 1)
 
-    def __call__(self, m: Measurement, schedule: Schedule | None = None) -> Tensor:
+    def __call__(self, m: Measurement) -> Tensor:
         """The image (B, 1, H, W), not clipped."""
-        return last(self.steps(m, schedule)).image
+        return last(self.steps(m)).image

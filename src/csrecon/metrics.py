@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from csrecon import images
 from csrecon.errors import InputError, UsageError
 
 Protocol = Literal["paper", "standard"]
@@ -24,6 +23,7 @@ PROTOCOLS: dict[Protocol, str] = {
     "standard": "luma, clipped and rounded to 8 bits, peak 255, SSIM 7×7 uniform, mean over images",
 }
 SSIM_WINDOW = 7
+_BAND = 2**20  # pixels that are computed with at once, in 64 bits
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,11 @@ def _similarity(a: Tensor, b: Tensor, peak: float) -> Tensor:
 
 
 def _bands(x: Tensor, overlap: int) -> Iterator[slice]:
-    """Bands of the rows of (N, C, H, W) images, so that the 64 bits of one are held at once."""
+    """Bands of the rows of (N, C, H, W) images, each with `overlap` rows of the next."""
     count, planes, height, width = x.shape
-    return images.bands(height, count * planes * width, overlap)
+    step = max(1, _BAND // (count * planes * width))
+    for top in range(0, height - overlap, step):
+        yield slice(top, top + step + overlap)
 
 
 def protocol(name: str) -> Protocol:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,16 +14,20 @@ import torch
 from PIL import Image
 
 import csrecon
-from csrecon import cards, images
 from csrecon.errors import CheckError, InputError, ModelError, ResourceError, UsageError
+from csrecon.io import images
+from csrecon.sensing import native
 from csrecon.training import checkpoint
-from csrecon.training.data import BLOCK, Measurer, Patches
+from csrecon.training.data import BLOCK, Patches
 from csrecon.training.loop import Objective, Trainer
-from csrecon.training.recipe import recipe, recipes
+from csrecon.training.recipe import Recipe, recipe, recipes
 from csrecon.training.run import Options, Run
-from tests.conftest import scene, together
+from csrecon.training.tasks.blocks import BlocksOptions
+from csrecon.zoo import cards
+from tests.conftest import ROOT, scene, together
 
 CPU = torch.device("cpu")
+LEGACY = ROOT / "tests" / "legacy"
 TINY = recipe("rista").changed(
     {
         "batch": "2",
@@ -61,7 +66,9 @@ def trained(trainer, steps):
 
 def trainer(photos, plan=TINY, **changes):
     torch.manual_seed(0)
-    return Trainer(plan.blueprint().build(), plan, Patches(photos, plan, CPU), CPU, **changes)
+    return Trainer(
+        plan.blueprint().build(), plan, Patches(photos, plan.data, CPU, 0), CPU, **changes
+    )
 
 
 def test_every_model_has_its_recipes():
@@ -72,12 +79,13 @@ def test_every_model_has_its_recipes():
         assert {f"{model}-paper", f"{model}-3pct"} <= set(recipes())
     for plan in recipes().values():
         assert plan.stages[-1].until == 1
-        assert plan.cap(0.999) <= cards.card(plan.model).allowed.ipl
+        assert plan.cap(0.999) <= cards.card(plan.model).trained.max_ipl
 
 
 def test_the_papers_recipe():
     plan = recipe("rcoast", "paper")
-    assert (plan.patch, plan.batch, plan.learning_rate, plan.fixed_phis) == (33, 64, 1e-4, 50)
+    assert (plan.data.patch, plan.data.batch) == (33, 64)
+    assert (plan.optimiser.learning_rate, plan.task.fixed_phis) == (1e-4, 50)
     assert plan.steps == 88_912 // 64 * 400
     assert plan.cap(0) == plan.cap(1) == 4
 
@@ -97,13 +105,49 @@ def test_settings_that_cannot_be(settings, message):
         TINY.changed(settings)
 
 
+def test_a_recipe_of_the_first_release_is_read():
+    """Its fields lay side by side, and networks had arguments."""
+    flat = json.loads((LEGACY / "run" / "recipe.json").read_text())
+    assert {"patch", "data_fraction", "arguments"} <= flat.keys()
+    plan = Recipe.model_validate(flat)
+    assert plan.data.patch == flat["patch"] == 33
+    assert plan.data.sets == ("photos",)
+    assert plan.task.noise == flat["noise"] == 0.05
+    assert plan.objective.rising == 1
+    assert plan.optimiser.precision == "fp32"
+    assert plan.changes == {"block": {"features": 4}}
+    old = recipe("rcoast").changed({"arguments": "{halved_after: null, turning: false}"})
+    assert old.blueprint().recursion.rotate is False
+    assert old.blueprint().recursion.relax_after is None
+    with pytest.raises(UsageError, match="did you mean 'turning'"):
+        recipe("rcoast").changed({"arguments": "{turnin: false}"})
+
+
+def test_a_run_of_the_first_release_is_continued_exactly(tmp_path):
+    """Two steps of the first release, and two of this one, give what its four steps gave."""
+    shutil.copytree(LEGACY / "run", tmp_path / "run")
+    Image.fromarray(scene(60, 70)).save(tmp_path / "0.png")
+    plan = Recipe.model_validate_json((LEGACY / "run" / "recipe.json").read_text())
+    other = plan.changed({"learning_rate": "0.5"})
+    run = {"out": tmp_path / "run", "data": [tmp_path / "0.png"], "device": CPU, "resume": True}
+    with pytest.raises(ModelError, match="another recipe"):
+        Run(other, Options(**run))
+    assert [p.step for p in Run(plan, Options(**run)).steps()] == [3, 4]
+    m = native.load(LEGACY / "gaussian.npy")
+    image = csrecon.reconstruct(
+        m, tmp_path / "run" / "weights.safetensors", 2, "cpu", precision="fp32", tile="off"
+    )
+    expected = np.load(LEGACY / "images.npz")["run-step4"]
+    np.testing.assert_allclose(image, expected, atol=1e-4)
+
+
 def test_unknown_recipe():
     with pytest.raises(UsageError, match="did you mean 'rcoast"):
         recipe("rcost")
 
 
 def test_patches_are_turned_crops_of_the_images(photos):
-    patches = Patches(photos, TINY.model_copy(update={"patch": 48}), CPU)
+    patches = Patches(photos, TINY.changed({"patch": "48"}).data, CPU, 0)
     draw = torch.Generator().manual_seed(0)
     batch = (patches.batch(64, draw)[:, 0] * 255).round().byte().numpy()
     sources = [(images.read(path).planes[0, 0] * 255).round().byte().numpy() for path in photos]
@@ -125,9 +169,9 @@ def test_patches_are_turned_crops_of_the_images(photos):
 
 
 def test_a_fraction_of_the_data_is_a_fixed_pool(photos):
-    plan = TINY.model_copy(update={"data_fraction": 0.0001})
-    patches = Patches(photos, plan, CPU)
-    assert len(patches._pool) == round(0.0001 * 88_912 * BLOCK**2 / plan.patch**2)
+    plan = TINY.changed({"data_fraction": "0.0001"})
+    patches = Patches(photos, plan.data, CPU, 0)
+    assert len(patches._pool) == round(0.0001 * 88_912 * BLOCK**2 / plan.data.patch**2)
     seen = {tuple(patches.batch(1, torch.Generator().manual_seed(s)).sort()[0].flatten().tolist())
             for s in range(60)}  # fmt: skip
     assert len(seen) <= 8 * len(patches._pool)
@@ -135,33 +179,43 @@ def test_a_fraction_of_the_data_is_a_fixed_pool(photos):
 
 def test_images_smaller_than_a_patch(photos):
     with pytest.raises(InputError, match="as large as a patch of 99"):
-        Patches(photos, TINY.model_copy(update={"patch": 99}), CPU)
+        Patches(photos, TINY.changed({"patch": "99"}).data, CPU, 0)
 
 
 def test_every_step_measures_with_a_fresh_orthonormal_phi():
-    measurer, draw = Measurer(2, 0, 0), torch.Generator().manual_seed(0)
+    task = BlocksOptions(ratios=(0.1,), phi_bases=2, phi_refresh=3).begin(0)
+    draw = torch.Generator().manual_seed(0)
     x = torch.rand(1, 1, 40, 40)
-    first, second = (measurer(x, 109, draw).operator for _ in range(2))
+    first, second = (task.draw(step, draw)(x, draw).operator for step in range(2))
     for operator in (first, second):
-        assert operator.rows.is_orthonormal()
+        assert operator.tight
         assert operator.m == 109
     assert (first.rows.matrix() @ second.rows.matrix().T).abs().max() < 0.5
-    measurer.refresh()
-    assert measurer.alive == [1, 2]
+    assert task.state == [0, 1]
+    task.draw(2, draw)
+    assert task.state == [1, 2]
 
 
 def test_noise_is_measured_and_known():
-    measurer, draw = Measurer(2, 0, 0), torch.Generator().manual_seed(0)
+    task = BlocksOptions(ratios=(0.1,), phi_bases=2, noise=0.1).begin(0)
+    draw = torch.Generator().manual_seed(0)
     x = torch.rand(4, 1, 66, 66)
-    m = measurer(x, 109, draw, sigma=0.05)
-    assert m.noise == 0.05
-    assert float((m.y - m.operator(x)).std()) == pytest.approx(0.05, rel=0.05)
+    sigmas = []
+    for step in range(12):
+        m = task.draw(step, draw)(x, draw)
+        sigmas.append(m.noise)
+        if m.noise:
+            found = float((m.y - m.operator(x)).std())
+            assert found == pytest.approx(m.noise, rel=0.05, abs=1e-6)
+    assert 0 in sigmas
+    assert 0 < max(sigmas) <= 0.1
 
 
 def test_the_paper_s_phis_are_fixed():
-    measurer, draw = Measurer(1, 2, 0), torch.Generator().manual_seed(0)
+    task = BlocksOptions(ratios=(0.1,), phi_bases=1, fixed_phis=2).begin(0)
+    draw = torch.Generator().manual_seed(0)
     x = torch.rand(1, 1, 33, 33)
-    used = {measurer(x, 109, draw).operator.phi.sha256 for _ in range(12)}
+    used = {task.draw(step, draw)(x, draw).operator.phi.sha256 for step in range(12)}
     assert len(used) == 2
 
 
@@ -169,18 +223,18 @@ def test_the_loss_is_the_recipe_s(photos):
     net = cards.card("rista").build().train()
     m = csrecon.sample(scene(36, 36)[..., 0], 0.3)
     x = torch.from_numpy(scene(36, 36)[..., 0] / np.float32(255))[None, None]
-    steps = list(net.steps(m, net.schedule.with_ipl((1, 2, 1))))
+    steps = list(net.at((1, 2, 1)).steps(m))
     errors = [(step.image - x).square().mean() for step in steps]
-    plain = TINY.model_copy(update={"loss": "mse", "penalty": 0.0})
+    plain = TINY.objective.model_copy(update={"loss": "mse", "penalty": 0.0})
     objective = Objective(net, plain)
     torch.testing.assert_close(objective(m, x, (1, 2, 1))[0], errors[-1])
-    objective.recipe = plain.model_copy(update={"every": 0.5})
+    objective.options = plain.model_copy(update={"every": 0.5})
     expected = errors[-1] + 0.5 * sum(errors) / 4
     torch.testing.assert_close(objective(m, x, (1, 2, 1))[0], expected)
-    objective.recipe = plain.model_copy(update={"penalty": 0.01})
+    objective.options = plain.model_copy(update={"penalty": 0.01})
     expected = errors[-1] + 0.01 * sum(step.penalty for step in steps)
     torch.testing.assert_close(objective(m, x, (1, 2, 1))[0], expected)
-    objective.recipe = plain.model_copy(update={"worse": 2.0})
+    objective.options = plain.model_copy(update={"worse": 2.0})
     rises = sum(torch.relu(b - a) for a, b in itertools.pairwise(errors)) / 3
     torch.testing.assert_close(objective(m, x, (1, 2, 1))[0], errors[-1] + 2 * rises)
 
@@ -189,16 +243,16 @@ def test_an_iteration_more_that_makes_it_worse_is_penalised(photos):
     net = cards.card("rista").build().train()
     m = csrecon.sample(scene(36, 36)[..., 0], 0.3)
     truth = torch.from_numpy(scene(36, 36)[..., 0] / np.float32(255))[None, None]
-    plain = TINY.model_copy(update={"loss": "mse", "penalty": 0.0})
-    fewer, more = (net(m, net.schedule.with_ipl(ipl)).detach() for ipl in (2, 3))
+    plain = TINY.objective.model_copy(update={"loss": "mse", "penalty": 0.0})
+    fewer, more = (net.at(ipl)(m).detach() for ipl in (2, 3))
     # What fewer iterations give is the target: one more can then only be worse; and the reverse.
     for x, falls in ((fewer, (more - fewer).square().mean()), (more, torch.zeros(()))):
         objective = Objective(net, plain)
         base = objective(m, x, (3, 3, 3))[0]
-        objective.recipe = plain.model_copy(update={"rising": 3.0})
+        objective.options = plain.model_copy(update={"rising": 3.0})
         torch.testing.assert_close(objective(m, x, (3, 3, 3))[0], base + 3 * falls)
-    objective.recipe = plain.model_copy(update={"rising": 3.0})
-    expected = (net(m, net.schedule.with_ipl(1)) - truth).square().mean()
+    objective.options = plain.model_copy(update={"rising": 3.0})
+    expected = (net.at(1)(m) - truth).square().mean()
     torch.testing.assert_close(objective(m, truth, (1, 1, 1))[0], expected)
 
 
@@ -212,7 +266,7 @@ def test_training_lowers_the_loss(photos):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_continued_run_is_the_uninterrupted_one(photos, precision):
-    plan = TINY.model_copy(update={"precision": precision})
+    plan = TINY.changed({"precision": precision})
     whole = trainer(photos, plan)
     losses = [p.loss for p in whole.run()]
     first = trainer(photos, plan)
@@ -228,13 +282,13 @@ def test_a_continued_run_is_the_uninterrupted_one(photos, precision):
 def test_the_curves(photos):
     run = trainer(photos, TINY.changed({"steps": "10"}))
     rates = [p.learning_rate for p in run.run()]
-    assert rates[0] == pytest.approx(TINY.learning_rate / 2)
+    assert rates[0] == pytest.approx(TINY.optimiser.learning_rate / 2)
     assert rates[1] == max(rates)
     assert rates[-1] < 0.1 * rates[1]
     fitted = trainer(photos, TINY, fit_seconds=100.0)
     fitted.seconds = 50.0
     fitted.step = 1000
-    middle = (TINY.learning_rate + TINY.final_learning_rate) / 2
+    middle = (TINY.optimiser.learning_rate + TINY.optimiser.final_learning_rate) / 2
     assert fitted.learning_rate() == pytest.approx(middle)
 
 
@@ -344,7 +398,7 @@ def test_the_command(folder, tmp_path):
     assert {path.name for path in run.iterdir()} >= {
         "recipe.json", "log.jsonl", "checkpoint.pt", "weights.safetensors",
     }  # fmt: skip
-    assert json.loads((run / "recipe.json").read_text())["data"] == ["photos"]
+    assert json.loads((run / "recipe.json").read_text())["data"]["sets"] == ["photos"]
     again = subprocess.run(command(*SETTINGS), capture_output=True, text=True, check=False)
     assert again.returncode == 2
     assert "exists" in again.stderr

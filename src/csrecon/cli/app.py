@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-import csrecon
-from csrecon.allocator import keep_freed_memory
+from csrecon._version import __version__
 from csrecon.cli import (
     bench,
     bring,
@@ -23,6 +22,7 @@ from csrecon.cli import (
     train,
 )
 from csrecon.cli.command import Application
+from csrecon.runtime.allocator import keep_freed_memory
 
 app = Application(
     name="csrecon",
@@ -53,7 +53,7 @@ app.add(doctor.doctor)
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"csrecon {csrecon.__version__}")
+        typer.echo(f"csrecon {__version__}")
         raise typer.Exit
 
 

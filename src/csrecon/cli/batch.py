@@ -10,7 +10,7 @@ from typing import Any
 from csrecon.cli import torchrun
 from csrecon.cli.command import fail, progress
 from csrecon.errors import BatchError, CsreconError, InputError, UsageError
-from csrecon.files import reading, refuse_existing
+from csrecon.io.files import reading, refuse_existing
 
 
 @dataclass(frozen=True)

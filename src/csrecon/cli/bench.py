@@ -12,7 +12,6 @@ from csrecon.cli.command import (
     DataDir,
     Device,
     Json,
-    Kind,
     Overwrite,
     Precision,
     Seed,
@@ -25,10 +24,10 @@ from csrecon.cli.command import (
 from csrecon.errors import UsageError
 
 if TYPE_CHECKING:
-    from csrecon.bench import Plan
-    from csrecon.cells import Row
-    from csrecon.journal import Journal
-    from csrecon.presets import Preset, Result
+    from csrecon.evaluation.bench import Plan
+    from csrecon.evaluation.cache import ResultCache
+    from csrecon.evaluation.presets import Preset, Result
+    from csrecon.evaluation.rows import Row
 
 
 _RATIOS = "0.1,0.2,0.3,0.4,0.5"
@@ -68,13 +67,16 @@ def bench(
     seeds: Annotated[
         int, typer.Option(help="Measure with so many Φ, from --seed on: mean ± spread.", min=1)
     ] = 1,
-    kind: Kind = "gaussian",
+    kind: Annotated[
+        str, typer.Option(help="Kinds of Φ or operators, as in `sample`; several by commas.")
+    ] = "gaussian",
     block: Annotated[
-        int | None, typer.Option(help="Side of a block in pixels.  [33; 32 for hadamard]", min=1)
+        str | None,
+        typer.Option(help="Side of a block in pixels; several by commas.  [33; 32 for hadamard]"),
     ] = None,
     noise_sigma: Annotated[
-        float, typer.Option(help="Gaussian noise on y: standard deviation.", min=0)
-    ] = 0.0,
+        str, typer.Option(help="Gaussian noise on y: standard deviation; several by commas.")
+    ] = "0",
     protocol: Annotated[str, typer.Option(help="Scoring protocol: paper or standard.")] = "paper",
     figures: Annotated[
         str,
@@ -126,24 +128,26 @@ def bench(
         csrecon bench --dataset bsd68
         csrecon bench --dataset set11 --ratio 0.1 --ipls 1..12 --resume
         csrecon bench --dataset photos/ --model rcoast --model mine.safetensors -o report/
-        csrecon bench --dataset set11 --kind hadamard --block 64
+        csrecon bench --dataset set11 --kind gaussian,hadamard,dct --ratio 0.25
+        csrecon bench --dataset set11 --noise-sigma 0,0.02,0.1 --model rcoast-noise
         csrecon bench --preset table1 --jobs 4 -o table1/
         csrecon bench --preset fig8 -o fig8/
         torchrun --nproc-per-node 8 -m csrecon bench --preset table1
     """
-    from csrecon import bench as measuring
-    from csrecon import datasets, execution, metrics, presets, report
-    from csrecon import journal as journals
-    from csrecon.cells import summarize
-    from csrecon.operators.kinds import default_block
-    from csrecon.solvers import SOLVERS
+    from csrecon import metrics, zoo
+    from csrecon.evaluation import bench as measuring
+    from csrecon.evaluation import cache, presets, report
+    from csrecon.evaluation.rows import summarize
+    from csrecon.runtime import execution
+    from csrecon.zoo import datasets
 
     perceptual = parse.lpips(figures)
-    own = (model, ratio, ipl, ipls, block, noise_sigma, kind != "gaussian", perceptual)
+    sigmas = parse.sigmas(noise_sigma)
+    own = (model, ratio, ipl, ipls, block, any(sigmas), kind != "gaussian", perceptual)
     shared = resume or jobs > 1 or batch > 1 or torchrun.launched()
     table = _table(dataset, preset, any(own), shared)
     names = model or ["rcoast"]
-    if (ipl or ipls) and all(name in SOLVERS for name in names):
+    if (ipl or ipls) and all(map(zoo.is_solver, names)):
         raise UsageError(f"{', '.join(names)}: a classical solver has no layers; leave out --ipl.")
     schedules = [parse.ipl(text) for text in ipl or []] + (parse.ipls(ipls) if ipls else [])
     targets = report.targets(output or [], overwrite, preset or "bench")
@@ -161,14 +165,14 @@ def bench(
             execution.choose(chosen, precision, tile),
             range(seed, seed + seeds),
             metrics.protocol(protocol),
-            noise_sigma,
-            kind,
-            (block, block) if block else default_block(kind),
+            sigmas,
+            [part.strip() for part in kind.split(",")],
+            parse.blocks(block),
             perceptual,
             batch,
         )
         keep = resume or bool(table and not table.timed) or jobs > 1 or world > 1
-        work = _Work(plan, journals.default() if keep else None, jobs, rank, world)
+        work = _Work(plan, cache.default() if keep else None, jobs, rank, world)
         conditions = report.Conditions(plan)
         if table:
             results = list(presets.run(table, lambda n, r, i: work.rows([n], r, i), plan.protocol))
@@ -186,7 +190,7 @@ def bench(
     else:
         if table:
             say(table.title)
-        say_table(*content, left=2 if table else 1)
+        say_table(content.header, content.lines, content.left)
         say(str(conditions))
     report.write(targets, texts, overwrite)
     drawn = _drawn(table, results, folder, overwrite) if table else []
@@ -198,7 +202,7 @@ def _drawn(
     table: "Preset", results: "Sequence[Result]", folder: Path | None, overwrite: bool
 ) -> list[Path]:
     """The files of the figure of a preset with curves; a note where there is no place for it."""
-    from csrecon import figures
+    from csrecon.evaluation import figures
 
     if folder:
         return figures.draw_preset(table, results, folder, overwrite)
@@ -213,7 +217,8 @@ def _figure_folder(table: "Preset | None", outputs: Sequence[Path], overwrite: b
     Raises:
         UsageError: it is there already.
     """
-    from csrecon import figures, files, report
+    from csrecon.evaluation import figures, report
+    from csrecon.io import files
 
     folder = next((path for path in outputs if report.is_folder(path)), None)
     if table is None or folder is None or not table.curves:
@@ -230,7 +235,7 @@ def _table(dataset: str | None, preset: str | None, chosen: bool, shared: bool) 
         UsageError: neither or both of set and preset, a preset with models of one's own, or
             seconds that would be of several processes or of another time.
     """
-    from csrecon import presets
+    from csrecon.evaluation import presets
 
     if (dataset is None) == (preset is None):
         raise UsageError("give a set of images with --dataset, or a table with --preset.")
@@ -252,7 +257,7 @@ class _Work:
     """Who measures: this process, several that it starts, or several of torchrun."""
 
     plan: "Plan"
-    journal: "Journal | None"
+    results_cache: "ResultCache | None"
     jobs: int
     rank: int
     world: int
@@ -264,25 +269,27 @@ class _Work:
         schedules: Sequence[int | tuple[int, ...] | None],
     ) -> Iterator["Row"]:
         """The rows, in order; where work is shared, each computes its share of them first."""
-        from csrecon import bench as measuring
+        from csrecon.evaluation import bench as measuring
 
-        plan, journal = self.plan, self.journal
+        plan, results_cache = self.plan, self.results_cache
         label = f"bench {', '.join(Path(name).name for name in names)}"
         with progress() as bar:
-            if journal and self.world > 1:
+            if results_cache and self.world > 1:
                 share = (self.rank, self.world)
-                for _ in measuring.run(names, ratios, schedules, plan, journal, share):
+                for _ in measuring.run(names, ratios, schedules, plan, results_cache, share):
                     pass
                 torchrun.wait()
-                journal.read()
-            elif journal and self.jobs > 1:
+                results_cache.read()
+            elif results_cache and self.jobs > 1:
                 task = bar.add_task(f"{label}, {self.jobs} processes", total=self.jobs)
-                for done in measuring.spread(self.jobs, names, ratios, schedules, plan, journal):
+                for done in measuring.spread(
+                    self.jobs, names, ratios, schedules, plan, results_cache
+                ):
                     bar.update(task, completed=done)
             if self.rank:
                 return
-            count = len({*names}) * len({*ratios}) * len({*schedules})
+            count = len({*names}) * len({*ratios}) * len({*schedules}) * len(plan.conditions())
             task = bar.add_task(label, total=count * len(plan.paths) * len(plan.seeds))
-            for row in measuring.run(names, ratios, schedules, plan, journal):
+            for row in measuring.run(names, ratios, schedules, plan, results_cache):
                 bar.update(task, advance=1, description=f"{label} {row.ratio:g} IPL {row.ipl}")
                 yield row

@@ -35,16 +35,16 @@ def bring(
         csrecon import lab.mat --var y --phi lab.mat:phi --shape 480x288 --pixel-order F
         csrecon import run7.csv --phi phi.npy --shape 256x256 --gain auto -o run7.npz
     """
-    from csrecon import measurement_file
     from csrecon.errors import UsageError
+    from csrecon.sensing import native
 
     target = output or values.with_suffix(".npz")
     if target.resolve() == values.resolve():
         raise UsageError(f"{target}: is the input; give another output with -o.")
     loaded = lab.load(values, laboratory, laboratory.sampling())
     measured = loaded.measurement
-    measurement_file.save(measured, target, overwrite)
-    outputs = [str(path) for path in measurement_file.outputs(target)]
+    native.save(measured, target, overwrite)
+    outputs = [str(path) for path in native.outputs(target)]
     facts = {
         "input": str(values),
         "outputs": outputs,
@@ -55,7 +55,7 @@ def bring(
     if as_json:
         say_json(facts)
         return
-    removed = "".join(f", {name} {value:.6g} removed" for name, value in loaded.correction.items())
+    removed = f"; {lab.in_words(loaded.correction)}; removed" if loaded.correction else ""
     say(
         f"{values} -> {' + '.join(outputs)}: y of shape {tuple(measured.y.shape)}, "
         f"m/n = {measured.operator.ratio:.4f}{removed}"

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -31,7 +31,7 @@ from rich.progress import (
 from rich.table import Table
 
 from csrecon.errors import CsreconError, ResourceError
-from csrecon.files import json_text
+from csrecon.io.files import json_text
 
 log = logging.getLogger("csrecon")
 
@@ -50,7 +50,8 @@ Seed = Annotated[int, typer.Option(help="Seed of Φ.", min=0)]
 Kind = Annotated[
     str,
     typer.Option(
-        help="Of Φ: gaussian, bernoulli, binary, hadamard, hadamard-cake, dct or pixels.",
+        help="Of Φ: gaussian, bernoulli, binary, hadamard, hadamard-cake, dct or pixels; or of "
+        "another operator: fourier (MRI) or identity (denoising).",
         metavar="KIND",
     ),
 ]
@@ -124,7 +125,7 @@ def say_json(content: Any) -> None:
     stdout().file.write(json_text(content))
 
 
-def say_table(header: list[str], lines: list[list[str]], left: int = 1) -> None:
+def say_table(header: Sequence[str], lines: Sequence[Sequence[str]], left: int = 1) -> None:
     """Print a table on stdout; the first `left` columns are text, the others figures."""
     table = Table()
     for index, name in enumerate(header):
@@ -159,11 +160,10 @@ def _shown(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def _session(verbose: bool, quiet: bool, offline: bool) -> Iterator[None]:
-    from csrecon import fetch
+    from csrecon.io import downloads
 
-    shown = fetch.watcher.set(_shown)
-    kept = os.environ.get("CSRECON_OFFLINE", "")
-    os.environ["CSRECON_OFFLINE"] = "1" if offline else kept
+    shown = downloads.watcher.set(_shown)
+    forbidden = downloads.forbidden.set(offline)
     handler = _ToStderr()
     handler.addFilter(_Once())
     log.addHandler(handler)
@@ -174,8 +174,8 @@ def _session(verbose: bool, quiet: bool, offline: bool) -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTERM, previous)
         log.removeHandler(handler)
-        os.environ["CSRECON_OFFLINE"] = kept
-        fetch.watcher.reset(shown)
+        downloads.forbidden.reset(forbidden)
+        downloads.watcher.reset(shown)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -1,9 +1,7 @@
 """`csrecon compare`: what models make of one image, side by side."""
 
-import re
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,7 +20,8 @@ from csrecon.cli.command import (
 from csrecon.errors import UsageError
 
 if TYPE_CHECKING:
-    from csrecon.plot import Zoom
+    from csrecon.evaluation.compare import Entry
+    from csrecon.reconstructors.base import Step
 
 _FILM_COLUMNS = 5
 
@@ -60,72 +59,47 @@ def compare(
         csrecon compare img.png --ratio 0.1 --model rcoast@1 --model rcoast@6 --model tv
         csrecon compare img.png --film --model rcoast@4 -o film.png
     """
-    from csrecon import api, execution, files, images, metrics, plot
+    from csrecon import api
+    from csrecon.evaluation import compare as comparing
+    from csrecon.evaluation import plot
+    from csrecon.io import files, images
+    from csrecon.runtime import execution
 
     setup = execution.choose(device, precision)
     plot.check_suffix(output)
     files.refuse_existing(output, overwrite=overwrite)
-    jobs = [_job(text) for text in model or ["rcoast@1", "rcoast@4", "rcoast@6"]]
-    if film and len(jobs) > 1:
+    named = [parse.model_at(text) for text in model or ["rcoast@1", "rcoast@4", "rcoast@6"]]
+    entries = [comparing.Entry(name, ipl) for name, ipl in named]
+    if film and len(entries) > 1:
         raise UsageError("--film shows one model: give one --model.")
     picture = images.read(image)
     measured = api.sample(picture, ratio=ratio, seed=seed)
-    original = images.to_array(picture.planes, "gray")
-    square = _square(zoom, original.shape) if zoom else plot.busiest(original, 48)
-    results: list[dict[str, Any]] = []
-    panels = []
-
-    def add(label: str, planes: Any, seconds: float) -> None:
-        score = metrics.score(planes, picture.planes)
-        results.append(
-            {"model": label, "psnr": score.psnr, "ssim": score.ssim, "seconds": round(seconds, 3)}
-        )
-        title = f"{label}\n{score.psnr:.2f} dB, SSIM {score.ssim:.3f}"
-        panels.append(plot.Panel(title, images.to_array(planes, "gray")))
-
+    shown = comparing.original(picture)
+    square = comparing.zoom(zoom, shown.image)
     with progress() as bar:
-        task = bar.add_task("comparing", total=len(jobs))
-        for name, ipl in jobs:
-            began = time.perf_counter()
-            label = Path(name).stem + (f", IPL {ipl}" if ipl else "")
-            for step in api.reconstruct_steps(measured, name, ipl, setup):
-                if film:
-                    add(f"iteration {step.index}", step.image.cpu(), time.perf_counter() - began)
-            if not film:
-                add(label, step.image.cpu(), time.perf_counter() - began)
-            bar.advance(task)
-    m, n = measured.y.shape[-1], round(measured.y.shape[-1] / measured.operator.ratio)
-    title = f"{image.name}: y = Φx with {m} of {n} measurements a block (ratio {ratio:g})"
-    shown = plot.Panel("original", original)
+        task = bar.add_task("comparing", total=len(entries))
+
+        def watch(entry: "Entry", step: "Step") -> None:
+            bar.update(task, completed=entries.index(entry) + step.index / step.total)
+
+        if film:
+            outcomes = comparing.film(picture, measured, entries[0], setup, watch)
+        else:
+            outcomes = comparing.compare(picture, measured, entries, setup, watch)
+    title = f"{image.name}: {comparing.title(measured)}"
+    panels = [shown, *(outcome.panel() for outcome in outcomes)]
     if film:
-        plot.side_by_side([shown, *panels], output, f"{title}, {label}", _FILM_COLUMNS, overwrite)
+        title += f", {entries[0].label}"
+        plot.side_by_side(panels, output, title, _FILM_COLUMNS, overwrite)
     else:
-        plot.comparison([shown, *panels], original, square, output, title, overwrite)
+        plot.comparison(panels, shown.image, square, output, title, overwrite)
     if as_json:
+        results = [outcome.facts() for outcome in outcomes]
         say_json({"figure": str(output), "ratio": measured.operator.ratio, "results": results})
         return
     lines = [
-        [r["model"], f"{r['psnr']:.2f}", f"{r['ssim']:.4f}", f"{r['seconds']:.2f}"] for r in results
+        [o.label, f"{o.score.psnr:.2f}", f"{o.score.ssim:.4f}", f"{o.seconds:.2f}"]
+        for o in outcomes
     ]
-    say_table(["model", "PSNR", "SSIM", "seconds"], lines)
-    say(str(output))
-
-
-def _job(text: str) -> tuple[str, int | tuple[int, ...] | None]:
-    """`rcoast@6` -> the model and the IPL."""
-    name, at, ipl = text.partition("@")
-    if text.startswith("hf:"):
-        return text, None
-    return name, parse.ipl(ipl) if at else None
-
-
-def _square(text: str, shape: tuple[int, ...]) -> "Zoom":
-    from csrecon.plot import Zoom
-
-    match = re.fullmatch(r"(\d{1,6}),(\d{1,6}),(\d{1,6})", text.replace(" ", ""))
-    height, width = shape[:2]
-    if match:
-        top, left, side = (int(part) for part in match.groups())
-        if side and top + side <= height and left + side <= width:
-            return Zoom(top, left, side)
-    raise UsageError(f"--zoom {text!r}: expected row,column,side inside {height}×{width} pixels.")
+    say_table(["model", "PSNR (dB)", "SSIM", "seconds"], lines)
+    say(f"-> {output}")

@@ -18,7 +18,7 @@ def list_sets(data_dir: DataDir = None, as_json: Json = False) -> None:
 
         csrecon data list
     """
-    from csrecon import datasets
+    from csrecon.zoo import datasets
 
     rows = [
         {
@@ -58,7 +58,7 @@ def download(
 
         csrecon data download set11 bsd68
     """
-    from csrecon import datasets
+    from csrecon.zoo import datasets
 
     for name in names:
         datasets.card(name)
@@ -85,7 +85,7 @@ def verify(
 
         csrecon data verify bsd68 sets/bsd68
     """
-    from csrecon import datasets
+    from csrecon.zoo import datasets
 
     card = datasets.card(name)
     place = folder or datasets.images(name, data_dir)[0].parent

@@ -24,14 +24,16 @@ def doctor(device: Device = "auto", as_json: Json = False) -> None:
     """
     import torch
 
-    import csrecon
-    from csrecon import execution, fetch, selftest
+    from csrecon._version import __version__
+    from csrecon.evaluation import selftest
+    from csrecon.io import downloads
+    from csrecon.runtime import execution
 
     setup = execution.choose(device)
-    cache = fetch.cache_dir()
+    cache = downloads.cache_dir()
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     facts: dict[str, Any] = {
-        "csrecon": csrecon.__version__,
+        "csrecon": __version__,
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         **{name: metadata.version(name) for name in _PACKAGES},
         "devices": ", ".join(["cpu", *gpus, *(["mps"] * torch.backends.mps.is_available())]),

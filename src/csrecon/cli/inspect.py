@@ -9,7 +9,7 @@ import typer
 from csrecon.cli.command import Json, say, say_json, say_table
 
 if TYPE_CHECKING:
-    from csrecon.operators import Phi
+    from csrecon.sensing.operators import Phi
 
 
 def inspect(
@@ -27,16 +27,17 @@ def inspect(
         csrecon inspect lab.mat
         csrecon inspect y.csv --phi phi.npy
     """
-    from csrecon import arrays, measurement_file
+    from csrecon.io import arrays
+    from csrecon.sensing import native
 
-    own = file.suffix.lower() in measurement_file.SUFFIXES
-    if own and measurement_file.describes_itself(file):
+    own = file.suffix.lower() in native.SUFFIXES
+    if own and native.describes_itself(file):
         _own(file, phi, as_json)
         return
     found = {name: _facts(value) for name, value in arrays.read(file).items()}
     sampling = None
     if phi is not None:
-        sampling = measurement_file.read_phi(*arrays.split_name(phi))
+        sampling = native.read_phi(*arrays.split_name(phi))
     advice = _advice(file, found, phi, sampling)
     if as_json:
         say_json({"file": str(file), "arrays": found, "next": advice})
@@ -55,36 +56,46 @@ def inspect(
 
 def _own(file: Path, phi: str | None, as_json: bool) -> None:
     """Verify a file of csrecon's and say what it is."""
-    from csrecon import arrays, measurement_file
-    from csrecon.operators import BlockOperator
+    from csrecon.io import arrays
+    from csrecon.sensing import native
+    from csrecon.sensing.operators import BlockOperator
 
-    sampling = measurement_file.read_phi(*arrays.split_name(phi)) if phi else None
-    measured = measurement_file.load(file, sampling)
+    sampling = native.read_phi(*arrays.split_name(phi)) if phi else None
+    measured = native.load(file, native.Given(phi=sampling))
     operator = measured.operator
-    assert isinstance(operator, BlockOperator)
     height, width = operator.image_shape
     facts: dict[str, Any] = {
         "file": str(file),
+        "operator": operator.spec().kind,
         "height": height,
         "width": width,
         "color": measured.format.color,
-        "block": list(operator.block),
-        "m": operator.m,
         "ratio": operator.ratio,
-        "phi": {"kind": operator.phi.kind, "seed": operator.phi.seed},
-        "orthonormal": operator.rows.is_orthonormal(),
-        "missing_blocks": 0 if operator.present is None else int((operator.present == 0).sum()),
+        "noise": measured.noise,
     }
+    said = f"y of shape {tuple(measured.y.shape)}, ratio {operator.ratio:.4f}"
+    if isinstance(operator, BlockOperator):
+        missing = 0 if operator.present is None else int((operator.present == 0).sum())
+        facts |= {
+            "block": list(operator.block),
+            "m": operator.m,
+            "phi": {"kind": operator.phi.kind, "seed": operator.phi.seed},
+            "orthonormal": operator.tight,
+            "missing_blocks": missing,
+        }
+        bh, bw = operator.block
+        said = (
+            f"blocks of {bh}×{bw}, m/n = {operator.m}/{operator.n} = {operator.ratio:.4f}, Φ "
+            f"{operator.phi.kind}, {'' if operator.tight else 'not '}orthonormal rows, {missing} "
+            "blocks missing"
+        )
     if as_json:
         say_json(facts)
         return
-    bh, bw = operator.block
+    noise = f", noise σ {measured.noise:.3g}" if measured.noise else ""
     say(
-        f"{file}: a measurement of csrecon, complete and verified: {height}×{width} "
-        f"{facts['color']}, blocks of {bh}×{bw}, m/n = {operator.m}/{operator.n} = "
-        f"{operator.ratio:.4f}, Φ {operator.phi.kind}, "
-        f"{'orthonormal rows' if facts['orthonormal'] else 'rows not orthonormal'}, "
-        f"{facts['missing_blocks']} blocks missing."
+        f"{file}: a measurement of csrecon, complete and verified: {facts['operator']}, "
+        f"{height}×{width} {facts['color']}, {said}{noise}."
     )
     say(f"next: csrecon reconstruct {file}")
 
@@ -106,14 +117,14 @@ def _facts(value: Any) -> dict[str, Any]:
 
 def _as_phi(value: Any) -> str:
     """What a matrix would be as Φ."""
-    from csrecon.operators import Phi
+    from csrecon.sensing.operators import Phi
 
     if value.ndim != 2 or min(value.shape) < 2 or value.shape[0] >= value.shape[1]:
         return ""
     m, n = value.shape
     side = math.isqrt(n)
     shape = f"{side}×{side} blocks" if side * side == n else "no square block"
-    rows = "orthonormal" if Phi.given(value).rows().is_orthonormal() else "not orthonormal"
+    rows = "orthonormal" if Phi.given(value).rows().orthonormal else "not orthonormal"
     return f"{shape}, ratio {m / n:.3f}, {rows}"
 
 

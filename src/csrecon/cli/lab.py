@@ -1,6 +1,7 @@
 """Options for measurements that csrecon did not make, shared by `reconstruct` and `import`."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,9 +10,9 @@ import typer
 from csrecon.errors import UsageError
 
 if TYPE_CHECKING:
-    from csrecon.lab import Arrangement
-    from csrecon.measurement import Measurement
-    from csrecon.operators import Phi
+    from csrecon.sensing.lab import Arrangement
+    from csrecon.sensing.measurement import Measurement
+    from csrecon.sensing.operators import Phi
 
 _PANEL = "Measurements of a laboratory"
 
@@ -33,8 +34,14 @@ class LabOptions:
         str | None,
         _option("The Φ that measured: .npy, .npz, .mat, .h5 or .csv.", "FILE[:NAME]"),
     ] = None
+    mask: Annotated[
+        str | None,
+        _option("The mask of Fourier sampling, where the file does not hold it.", "FILE[:NAME]"),
+    ] = None
     seed: Annotated[int | None, _option("Or the seed of csrecon's gaussian Φ.", least=0)] = None
-    shape: Annotated[str | None, _option("The image's size, height first.", "HxW")] = None
+    shape: Annotated[
+        str | None, _option("The image's size, height first; --positions may say it.", "HxW")
+    ] = None
     block: Annotated[
         int | None, _option("Side of a block in pixels, if not what fits Φ.", least=1)
     ] = None
@@ -68,7 +75,7 @@ class LabOptions:
         float, _option("Standard deviation of the noise on a value, if you know it.", least=0)
     ] = 0.0
 
-    _KNOWN = ("phi", "seed", "shape", "block")
+    _KNOWN = ("phi", "mask", "seed", "shape", "block")
 
     def foreign(self) -> bool:
         """Whether an option was given that no file of csrecon needs."""
@@ -80,8 +87,8 @@ class LabOptions:
 
     def arrangement(self) -> "Arrangement":
         """The options as the library takes them."""
-        from csrecon import arrays
-        from csrecon.lab import Arrangement
+        from csrecon.io import arrays
+        from csrecon.sensing.lab import Arrangement
 
         scenes = [arrays.pick(path) for path in self.calibrate or ()]
         return Arrangement(
@@ -99,15 +106,16 @@ class LabOptions:
 
     def sampling(self) -> "Phi | None":
         """The Φ of --phi."""
-        from csrecon import arrays, measurement_file
+        from csrecon.io import arrays
+        from csrecon.sensing import native
 
-        return measurement_file.read_phi(*arrays.split_name(self.phi)) if self.phi else None
+        return native.read_phi(*arrays.split_name(self.phi)) if self.phi else None
 
     def inputs(self) -> list[Path]:
         """The files that these options name."""
-        from csrecon import arrays
+        from csrecon.io import arrays
 
-        named = [arrays.split_name(self.phi)[0]] if self.phi else []
+        named = [arrays.split_name(text)[0] for text in (self.phi, self.mask) if text]
         return [*named, *([self.positions] if self.positions else []), *(self.calibrate or ())]
 
 
@@ -130,22 +138,27 @@ def load(source: Path, options: LabOptions, phi: "Phi | None") -> Loaded:
     """The measurement of a file of csrecon's, or of a laboratory's with its options.
 
     Raises:
-        InputError, UsageError: as in measurement_file.load and lab.measurement.
+        InputError, UsageError: as in native.load and lab.measurement.
     """
-    from csrecon import arrays, lab, measurement_file
     from csrecon.cli import parse
+    from csrecon.io import arrays
+    from csrecon.reconstructors import calibration
+    from csrecon.sensing import lab, native
 
     shape = parse.shape(options.shape)
     block = (options.block, options.block) if options.block else None
-    own = source.suffix.lower() in measurement_file.SUFFIXES
+    own = source.suffix.lower() in native.SUFFIXES
     if own and not options.foreign():
-        return Loaded(measurement_file.load(source, phi, options.seed, shape, block), {})
-    if own and measurement_file.describes_itself(source):
+        mask = arrays.pick(*arrays.split_name(options.mask)) if options.mask else None
+        given = native.Given(phi, mask, options.seed, shape, block)
+        return Loaded(native.load(source, given), {})
+    if own and native.describes_itself(source):
         raise UsageError(
             f"{source}: csrecon wrote it and knows its order and units; leave out the options for "
             "measurements of a laboratory."
         )
-    if shape is None or phi is None or options.seed is not None:
+    placed = shape is not None or options.positions is not None
+    if not placed or phi is None or options.seed is not None:
         raise UsageError(
             f"{source}: not a file of `csrecon sample`, so it needs --shape HxW (the image's size) "
             f"and --phi FILE[:NAME] (the matrix that measured it). `csrecon inspect {source.name}` "
@@ -153,7 +166,18 @@ def load(source: Path, options: LabOptions, phi: "Phi | None") -> Loaded:
         )
     values = arrays.pick(source, options.var)
     made, correction = lab.measurement(
-        values, phi, shape, options.arrangement(), block, str(source)
+        values, phi, shape, options.arrangement(), block, str(source), calibration.estimate
     )
-    plain = correction.gain == 1 and correction.offset == 0
-    return Loaded(made, {} if plain else {"gain": correction.gain, "offset": correction.offset})
+    removed = {name: value for name, value in asdict(correction).items() if value is not None}
+    return Loaded(made, {} if removed == {"gain": 1, "offset": 0} else removed)
+
+
+def in_words(correction: Mapping[str, Any]) -> str:
+    """`gain 851 ± 4 % and offset 119.6 ± 0.8, both estimated`, of what Loaded or a result holds."""
+    gain, offset = correction["gain"], correction["offset"]
+    if "gain_error" not in correction:
+        return f"gain {gain:.6g} and offset {offset:.6g}"
+    sure = 100 * correction["gain_error"]
+    error = correction["offset_error"]
+    around = f"{offset:.6g} ± {error:.2g}, both" if error else f"{offset:.6g} given, gain"
+    return f"gain {gain:.4g} ± {sure:.2g} % and offset {around} estimated"

@@ -22,8 +22,8 @@ def list_models(as_json: Json = False) -> None:
 
         csrecon models list
     """
-    from csrecon import cards
-    from csrecon.solvers import SOLVERS
+    from csrecon.reconstructors.solvers import SOLVERS
+    from csrecon.zoo import cards
 
     if as_json:
         networks = {name: card.model_dump(mode="json") for name, card in cards.cards().items()}
@@ -38,8 +38,8 @@ def list_models(as_json: Json = False) -> None:
                 name,
                 card.summary,
                 f"{card.parameters:,}",
-                f"{len(card.schedule)} × {max(card.schedule)}",
-                f"1..{card.allowed.ipl}" if card.allowed.ipl > 1 else "1",
+                f"{len(card.recursion.schedule)} × {max(card.recursion.schedule)}",
+                f"1..{card.trained.max_ipl}" if card.trained.max_ipl > 1 else "1",
                 f"{low:g}..{high:g}",
                 _state(name),
             ]
@@ -58,7 +58,7 @@ def info(
 
         csrecon models info rcoast
     """
-    from csrecon import cards, depot
+    from csrecon.zoo import cards, store
 
     card = cards.card(name)
     if as_json:
@@ -67,11 +67,13 @@ def info(
     low, high = card.trained.ratios
     facts = {
         "model": f"{name}: {card.summary}",
-        "architecture": f"{card.architecture} {card.arguments}",
+        "block": f"{card.block.name} {card.block.options}",
+        "modulation": f"{card.modulation.name} {card.modulation.options or ''}".rstrip(),
+        "start": card.start.name,
         "parameters": f"{card.parameters:,}",
-        "schedule": f"{len(card.schedule)} layers, iterations {card.schedule}",
+        "schedule": f"{len(card.recursion.schedule)} layers, iterations {card.recursion.schedule}",
         "trained": f"IPL 1..{card.trained.ipl}, ratios {low:g}..{high:g}",
-        "allowed": f"IPL 1..{card.allowed.ipl}",
+        "allowed": f"IPL 1..{card.trained.max_ipl}",
         "weights": _state(name),
         "licence": card.licence,
         "source": card.source,
@@ -79,7 +81,7 @@ def info(
     }
     for key, value in facts.items():
         say(f"{key:<13}{value}")
-    for label, weights in depot.all_weights(name):
+    for label, weights in store.all_weights(name):
         parts = weights.model_dump(mode="json", exclude_none=True)
         say(f"{'':<13}{label}: " + ", ".join(f"{k} {v}" for k, v in parts.items()))
     for kind, results in (("published", card.published), ("measured", card.measured)):
@@ -97,14 +99,14 @@ def info(
 
 def _state(name: str) -> str:
     """Where the weights of a model are."""
-    from csrecon import cards, depot
+    from csrecon.zoo import cards, store
 
     if cards.card(name).weights is None:
         return "none yet"
-    kinds = {type(weights).__name__ for _, weights in depot.all_weights(name)}
+    kinds = {type(weights).__name__ for _, weights in store.all_weights(name)}
     if kinds == {"Bundled"}:
         return "bundled"
-    missing = [w for _, w in depot.all_weights(name) if depot.problem(name, w)]
+    missing = [w for _, w in store.all_weights(name) if store.problem(name, w)]
     return "on demand" if missing else "downloaded"
 
 
@@ -118,7 +120,7 @@ def download(
 
         csrecon models download rcoast-paper
     """
-    from csrecon import cards, depot
+    from csrecon.zoo import cards, store
 
     for name in names:
         cards.card(name)
@@ -127,7 +129,7 @@ def download(
         card = cards.card(name)
         if not as_json:
             say(f"{name}: {card.source} Licence: {card.licence}")
-        results[name] = [str(path) for path in depot.download(name)]
+        results[name] = [str(path) for path in store.download(name)]
         if not as_json:
             say("  " + ("\n  ".join(results[name]) or "no weights are released yet"))
     if as_json:
@@ -146,12 +148,12 @@ def verify(
 
         csrecon models verify
     """
-    from csrecon import cards, depot
+    from csrecon.zoo import cards, store
 
     rows = [
-        {"model": label, "state": depot.problem(name, weights) or "right"}
+        {"model": label, "state": store.problem(name, weights) or "right"}
         for name in names or cards.cards()
-        for label, weights in depot.all_weights(name)
+        for label, weights in store.all_weights(name)
     ]
     if as_json:
         say_json(rows)
@@ -169,13 +171,13 @@ def prune(as_json: Json = False) -> None:
 
         csrecon models prune
     """
-    from csrecon import depot
+    from csrecon.zoo import store
 
-    count, size = depot.prune()
+    count, size = store.prune()
     if as_json:
         say_json({"files": count, "bytes": size})
     else:
-        say(f"{depot.folder()}: {count} files, {size / 2**20:.1f} MiB removed.")
+        say(f"{store.folder()}: {count} files, {size / 2**20:.1f} MiB removed.")
 
 
 def push(
@@ -195,7 +197,7 @@ def push(
 
         csrecon models push runs/rcoast/weights.safetensors me/rcoast-mine --private
     """
-    from csrecon import hub, model_page
+    from csrecon.zoo import hub, model_page
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = dry_run or Path(scratch)
@@ -234,7 +236,9 @@ def convert(
         csrecon models convert R-COAST.pkl rcoast-paper.safetensors --ipl 4
         csrecon models convert ISTA.pkl ista.safetensors --ipl 1 --phi phi.npy --start q.npy
     """
-    from csrecon import arrays, measurement_file, published, zoo
+    from csrecon.io import arrays
+    from csrecon.sensing import native
+    from csrecon.zoo import published, weights_file
 
     if output.suffix != ".safetensors":
         raise UsageError(f"{output}: the output ends in .safetensors.")
@@ -245,16 +249,16 @@ def convert(
         checkpoint,
         ipl,
         (ratios[0], ratios[1]),
-        measurement_file.read_phi(phi) if phi else None,
+        native.read_phi(phi) if phi else None,
         arrays.pick(start) if start else None,
     )
-    zoo.save(network, blueprint, output, overwrite)
+    weights_file.save(network, blueprint, output, overwrite)
     count = sum(parameter.numel() for parameter in network.parameters())
     if as_json:
         facts = {"output": str(output), "parameters": count}
         say_json({**facts, **blueprint.model_dump(mode="json")})
         return
-    say(f"{checkpoint} -> {output}: {blueprint.architecture}, {count:,} parameters")
+    say(f"{checkpoint} -> {output}: {blueprint.block.name}, {count:,} parameters")
 
 
 app.add(list_models, "list")

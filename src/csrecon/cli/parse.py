@@ -55,6 +55,35 @@ def ratios(text: str) -> list[float]:
         raise UsageError(f"--ratio {text!r}: expected numbers in (0, 1], as 0.1,0.3.") from error
 
 
+def sigmas(text: str) -> list[float]:
+    """`0,0.02` -> the standard deviations."""
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(0 <= sigma < float("inf") for sigma in found):
+        raise UsageError(f"--noise-sigma {text!r}: expected numbers from 0 on, as 0,0.02,0.1.")
+    return found
+
+
+def blocks(text: str | None) -> list[int | None]:
+    """`16,33` -> the sides in pixels; None for the kind's own."""
+    if text is None:
+        return [None]
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and 0 < int(part) < 10**5 for part in parts):
+        raise UsageError(f"--block {text!r}: expected sides in pixels, as 32 or 16,33.")
+    return [int(part) for part in parts]
+
+
+def model_at(text: str) -> tuple[str, int | tuple[int, ...] | None]:
+    """`rcoast@6` -> the model and the IPL; a name on the hub keeps its `@revision`."""
+    name, at, counts = text.partition("@")
+    if text.startswith("hf:"):
+        return text, None
+    return name, ipl(counts) if at else None
+
+
 def lpips(text: str) -> bool:
     """`psnr,ssim,lpips` -> whether LPIPS is asked for."""
     asked = {part.strip().lower() for part in text.split(",")}

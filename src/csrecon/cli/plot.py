@@ -27,7 +27,7 @@ def plot(
         csrecon bench --dataset set11 --ratio 0.1,0.5 --ipls 1..12 -o ipl.json
         csrecon plot ipl.json -o figures/
     """
-    from csrecon import figures
+    from csrecon.evaluation import figures
 
     written = [str(p) for p in figures.draw(figures.read_cells(report), output, overwrite)]
     if as_json:

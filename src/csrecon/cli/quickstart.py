@@ -1,12 +1,14 @@
 """`csrecon quickstart`: the main job on a photo that matplotlib carries, in one command."""
 
-import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from csrecon.cli.command import Device, Json, Overwrite, progress, say, say_json, say_table
+
+if TYPE_CHECKING:
+    from csrecon.reconstructors.base import Step
 
 RATIO = 0.1
 IPLS = (1, 2, 4, 6)
@@ -32,45 +34,34 @@ def quickstart(
     """
     from matplotlib import cbook
 
-    from csrecon import api, execution, files, images, metrics, plot, zoo
+    from csrecon import api
+    from csrecon.evaluation import compare, plot
+    from csrecon.io import files, images
+    from csrecon.runtime import execution
 
     plot.check_suffix(output)
     files.refuse_existing(output, overwrite=overwrite)
     picture = images.read(Path(str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))))
     measured = api.sample(picture, ratio=RATIO)
-    setup = execution.choose(device)
-    network = zoo.load("rcoast")
-    back = measured.operator.adjoint(measured.y)
-    results: list[dict[str, Any]] = []
-
-    def panel(name: str, planes: Any) -> plot.Panel:
-        score = metrics.score(planes, picture.planes)
-        title = f"{name}\n{score.psnr:.2f} dB, SSIM {score.ssim:.3f}"
-        return plot.Panel(title, images.to_array(planes, "gray"))
-
-    height, width = measured.operator.image_shape
-    panels = [
-        plot.Panel(f"original\n{height}×{width}", images.to_array(picture.planes, "gray")),
-        panel("Φᵀy, the start", back),
-    ]
+    entries = [compare.Entry("rcoast", ipl) for ipl in IPLS]
     with progress() as bar:
-        task = bar.add_task("reconstructing", total=sum(IPLS))
-        for ipl in IPLS:
-            began = time.perf_counter()
-            for step in api.reconstruct_steps(measured, network, ipl, setup):
-                bar.advance(task, ipl / step.total)
-            seconds = time.perf_counter() - began
-            image = step.image.cpu()
-            score = metrics.score(image, picture.planes)
-            results.append(
-                {"ipl": ipl, "psnr": score.psnr, "ssim": score.ssim, "seconds": round(seconds, 3)}
-            )
-            panels.append(panel(f"rcoast, IPL {ipl}, {seconds:.2f} s", image))
-    error = images.to_array((image.clamp(0, 1) - picture.planes).abs(), "gray")
-    panels.append(plot.Panel(f"|error| at IPL {IPLS[-1]}", error, error=True))
-    m, n = measured.y.shape[-1], round(measured.y.shape[-1] / measured.operator.ratio)
-    title = f"y = Φx with {m} of {n} measurements a block (ratio {RATIO})"
-    plot.side_by_side(panels, output, title, overwrite=overwrite)
+        task = bar.add_task("reconstructing", total=len(entries))
+
+        def watch(entry: compare.Entry, step: "Step") -> None:
+            bar.update(task, completed=entries.index(entry) + step.index / step.total)
+
+        outcomes = compare.compare(picture, measured, entries, execution.choose(device), watch)
+    panels = [
+        compare.original(picture),
+        compare.back_projection(measured, picture),
+        *(outcome.panel() for outcome in outcomes),
+        compare.error(outcomes[-1], picture),
+    ]
+    plot.side_by_side(panels, output, compare.title(measured), overwrite=overwrite)
+    results = [
+        {"ipl": ipl, **{key: value for key, value in outcome.facts().items() if key != "model"}}
+        for ipl, outcome in zip(IPLS, outcomes, strict=True)
+    ]
     if as_json:
         say_json({"figure": str(output), "ratio": RATIO, "results": results})
         return

@@ -10,7 +10,6 @@ import typer
 
 from csrecon.cli import batch, lab, parse, torchrun
 from csrecon.cli.command import Device, Json, Overwrite, Precision, Tile, progress, say, say_json
-from csrecon.cli.together import Together
 from csrecon.errors import InputError, UsageError
 
 _NATIVE = lab.LabOptions()
@@ -21,10 +20,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from csrecon.execution import Setup
-    from csrecon.measurement import Measurement
-    from csrecon.operators import Phi
-    from csrecon.recursion import Reconstructor, Step
+    from csrecon.reconstructors.base import Reconstructor, Step
+    from csrecon.runtime.execution import Setup
+    from csrecon.sensing.measurement import Measurement
+    from csrecon.sensing.operators import Phi
 
 
 def reconstruct(
@@ -83,7 +82,9 @@ def reconstruct(
         csrecon reconstruct measurements/ -o images/
         torchrun --nproc-per-node 8 -m csrecon reconstruct measurements/ -o images/
     """
-    from csrecon import execution, images
+    from csrecon.io import images
+    from csrecon.runtime import execution
+    from csrecon.runtime.together import Together
 
     parse.shape(laboratory.shape)
     if rotate % 90 or not 0 <= rotate < 360:
@@ -117,7 +118,9 @@ def reconstruct(
         )
         if not work.per_ratio:
             work.network(0.0)  # a wrong name is found before any work
-        with Together(tasks[rank::world], work.load, work.compute, work.kind, work.most) as pairs:
+        with Together(
+            tasks[rank::world], work.load, work.compute, work.batch_key, work.most
+        ) as pairs:
 
             def finish(task: batch.Task) -> dict[str, Any]:
                 return work.write(task, *pairs.take(task))
@@ -167,39 +170,42 @@ class _Work:
     overwrite: bool
     networks: "dict[float | None, Reconstructor]" = field(default_factory=dict)
 
-    def network(self, level: float) -> "Reconstructor":
-        """The network, or that of a ratio where the model has weights a ratio."""
+    def network(self, ratio: float) -> "Reconstructor":
+        """The network, or that of a ratio where the model has per-ratio weights."""
         from csrecon import zoo
 
-        known = level if self.per_ratio else None
+        known = ratio if self.per_ratio else None
         if known not in self.networks:
             self.networks[known] = zoo.load(self.model, known)
         return self.networks[known]
 
     @property
     def per_ratio(self) -> bool:
-        """Whether the model has weights a ratio."""
-        from csrecon import cards
+        """Whether the model has per-ratio weights."""
+        from csrecon.zoo import cards
 
         return self.model in cards.cards() and cards.card(self.model).per_ratio
 
     def load(self, task: batch.Task) -> _Input:
         """Read a measurement, and its original if there is one."""
-        from csrecon import files
+        from csrecon.evaluation import references
+        from csrecon.io import files
 
         files.refuse_existing(task.target, overwrite=self.overwrite)
         loaded = lab.load(task.source, self.laboratory, self.matrix)
         original = None
         if self.ref is not None:
-            reference = _reference(self.ref, task, self.many)
+            reference = references.find(self.ref, task.source.stem, self.many)
             _keep_inputs(task.target, [reference])
-            original = _original(reference, loaded.measurement, self.rotate)
+            height, width = loaded.measurement.operator.image_shape
+            shape = (width, height) if self.rotate % 180 else (height, width)
+            original = references.read(reference, loaded.measurement.format.color, shape)
         return _Input(task.source.name, loaded.measurement, loaded.correction, original)
 
     @staticmethod
-    def kind(one: _Input) -> Hashable | None:
+    def batch_key(one: _Input) -> Hashable | None:
         """What measurements that are reconstructed at once have in common; None for none."""
-        return one.measured.kind
+        return one.measured.batch_key
 
     def most(self, one: _Input) -> int:
         """How many measurements like this one fill a tile, but not too many to lose together."""
@@ -209,11 +215,12 @@ class _Work:
         """Reconstruct measurements that are alike."""
         import torch
 
-        from csrecon import api, execution
-        from csrecon.measurement import Measurement
+        from csrecon import api
+        from csrecon.runtime import execution
+        from csrecon.sensing.measurement import Measurement
 
         measured = Measurement.stacked([one.measured for one in inputs])
-        network = self.network(measured.level)
+        network = self.network(measured.operator.ratio)
         label = inputs[0].name + (f" and {len(inputs) - 1} more" if len(inputs) > 1 else "")
         began = time.perf_counter()
         iterates = api.reconstruct_steps(measured, network, self.counts, self.setup)
@@ -224,12 +231,17 @@ class _Work:
 
     def write(self, task: batch.Task, given: _Input, made: _Output) -> dict[str, Any]:
         """Write an image; what is said of it."""
-        from csrecon import __version__, files, images
+        from csrecon._version import __version__
+        from csrecon.evaluation import references
+        from csrecon.io import files, images
 
         measured, name = given.measured, self.model
         pixels = _turned(images.to_array(made.planes, measured.format.color), self.rotate)
-        seen = _seen(measured, self.rotate)
-        score = _score(pixels, given.original, seen) if given.original is not None else {}
+        mask = measured.operator.observed()
+        observed = None if mask is None else _turned(mask.numpy(), self.rotate)
+        score = (
+            references.score(pixels, given.original, observed) if given.original is not None else {}
+        )
         made_by = {
             "ratio": measured.operator.ratio,
             "model": Path(name).name if name.endswith(".safetensors") else name,
@@ -238,7 +250,7 @@ class _Work:
         }
         facts = {"csrecon": __version__, **made_by}
         with files.new_files(task.target, overwrite=self.overwrite) as (temporary,):
-            images.encode(temporary, pixels, measured.format.bit_depth, seen, facts)
+            images.encode(temporary, pixels, measured.format.bit_depth, observed, facts)
         return {
             "measurement": str(task.source),
             "output": str(task.target),
@@ -249,7 +261,7 @@ class _Work:
             "device": str(self.setup.device),
             "precision": self.setup.precision,
             "seconds": round(made.seconds, 4),
-            **({"missing_pixels": int((~seen).sum())} if seen is not None else {}),
+            **({"missing_pixels": int((~observed).sum())} if observed is not None else {}),
             **score,
         }
 
@@ -260,7 +272,7 @@ def _report(results: list[dict[str, Any]]) -> None:
         figures = f", PSNR {r['psnr']:.2f} dB" if "psnr" in r else ""
         figures += f", SSIM {r['ssim']:.4f}" if "ssim" in r else ""
         if "gain" in r:
-            figures += f"; gain {r['gain']:.6g} and offset {r['offset']:.6g} removed"
+            figures += f"; {lab.in_words(r)}; removed"
         if "missing_pixels" in r:
             figures += f"; {r['missing_pixels']} pixels were not measured"
         say(
@@ -276,15 +288,9 @@ def _turned(pixels: "NDArray[Any]", degrees: int) -> "NDArray[Any]":
     return np.ascontiguousarray(np.rot90(pixels, -degrees // 90))
 
 
-def _seen(measured: "Measurement", degrees: int) -> "NDArray[np.bool_] | None":
-    """Which pixels of the turned image were measured; None for all."""
-    seen = measured.operator.seen()
-    return None if seen is None else _turned(seen.numpy(), degrees)
-
-
 def _keep_inputs(target: Path, inputs: list[Path]) -> None:
     """Refuse a target that is one of the inputs, or the sidecar of one, also with --overwrite."""
-    from csrecon.measurement_file import sidecar_path
+    from csrecon.sensing.native import sidecar_path
 
     protected = {p.resolve() for path in inputs for p in (path, sidecar_path(path))}
     if target.resolve() in protected:
@@ -292,7 +298,7 @@ def _keep_inputs(target: Path, inputs: list[Path]) -> None:
 
 
 def _measurements_in(folder: Path) -> list[Path]:
-    from csrecon.measurement_file import SUFFIXES
+    from csrecon.sensing.native import SUFFIXES
 
     found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
     if not found:
@@ -307,59 +313,3 @@ def _shown(iterates: "Iterator[Step]", name: str) -> "Iterator[Step]":
         for step in iterates:
             bar.update(task, completed=step.index, total=step.total)
             yield step
-
-
-def _reference(ref: Path, task: batch.Task, many: bool) -> Path:
-    """The original of a measurement: `ref`, or the image of the same name in that folder."""
-    from csrecon.datasets import list_images
-
-    if not ref.is_dir():
-        if many:
-            raise InputError(f"--ref {ref}: many measurements need a folder of originals.")
-        return ref
-    named = [path for path in list_images(ref) if path.stem == task.source.stem]
-    if not named:
-        raise InputError(f"--ref {ref}: no image named {task.source.stem}.* in it.")
-    return named[0]
-
-
-def _original(path: Path, measured: "Measurement", degrees: int) -> "NDArray[np.float32]":
-    """The original image, in the colours of the measurement and of its size once turned."""
-    from csrecon import images
-
-    color = measured.format.color
-    original = images.to_array(images.read(path, color).planes, color)
-    height, width = measured.operator.image_shape
-    if degrees % 180:
-        height, width = width, height
-    if original.shape[:2] != (height, width):
-        raise InputError(
-            f"--ref {path}: it is {original.shape[0]}×{original.shape[1]}, and {height}×{width} "
-            "was measured; is this the original?"
-        )
-    return original
-
-
-def _score(
-    pixels: "NDArray[np.float32]",
-    original: "NDArray[np.float32]",
-    seen: "NDArray[np.bool_] | None",
-) -> dict[str, float]:
-    """PSNR and SSIM; where blocks are missing, the PSNR of the others alone."""
-    import math
-
-    import torch
-
-    from csrecon import metrics
-
-    def planes(array: "NDArray[np.float32]") -> torch.Tensor:
-        stack = torch.from_numpy(array)
-        return stack[None, None] if stack.ndim == 2 else stack.permute(2, 0, 1)[:, None]
-
-    if seen is not None:
-        there = pixels.copy()
-        there[~seen] = original[~seen]
-        score = metrics.score(planes(there), planes(original))
-        return {"psnr": score.psnr + 10 * math.log10(seen.mean())}
-    score = metrics.score(planes(pixels), planes(original))
-    return {"psnr": score.psnr, "ssim": score.ssim}

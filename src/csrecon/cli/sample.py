@@ -7,7 +7,7 @@ import typer
 
 from csrecon.cli import batch
 from csrecon.cli.command import Color, Json, Kind, Overwrite, Seed, say, say_json
-from csrecon.errors import UsageError
+from csrecon.errors import UsageError, nearest
 
 
 def sample(
@@ -30,6 +30,14 @@ def sample(
         ),
     ] = None,
     kind: Kind = "gaussian",
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            help="With --kind fourier: random2d, random1d, or a file of 0 and 1 (zero frequency in "
+            "the corner), which is packed: y.npz.",
+            metavar="MASK",
+        ),
+    ] = None,
     seed: Seed = 0,
     block: Annotated[
         int | None,
@@ -53,7 +61,7 @@ def sample(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Measure images, block by block: y = Φx.
+    """Measure images, y = Ax: block by block (y = Φx), in the Fourier domain, or as they are.
 
     One image becomes y.npy, with y.json beside it that says how it was made; many become one
     measurement each in the folder of -o, named after their image.
@@ -65,22 +73,34 @@ def sample(
         csrecon sample photos/ --ratio 0.1 -o measurements/
         csrecon sample img.png --phi phi.npy --pack npz
         csrecon sample img.png --ratio 0.25 --kind hadamard --block 64
+        csrecon sample img.png --ratio 0.25 --kind fourier
+        csrecon sample img.png --kind identity --noise-sigma 0.1
     """
     import csrecon
-    from csrecon import datasets, depot, measurement_file
-    from csrecon import images as pictures
+    from csrecon.io import arrays
+    from csrecon.io import images as pictures
+    from csrecon.sensing import native
+    from csrecon.sensing.operators.fourier import MASKS
+    from csrecon.zoo import datasets, store
 
     if pack not in (None, "npy", "npz"):
         raise UsageError(f"--pack {pack!r}: expected npy or npz.")
-    if ratio is None and m is None and phi is None:
+    if ratio is None and m is None and phi is None and mask is None and kind != "identity":
         raise UsageError("say how much to measure: --ratio 0.1, --m 109, or --phi FILE.")
     planes = pictures.check_color(color)
-    matrix = measurement_file.read_phi(phi) if phi else None
+    matrix = native.read_phi(phi) if phi else None
+    frequencies: Any = mask
+    if mask is not None and mask not in MASKS:
+        path, name = arrays.split_name(mask)
+        if kind == "fourier" and not path.exists() and not path.suffix:
+            raise UsageError(f"--mask {mask}: {nearest(mask, MASKS)} Or give a file.")
+        frequencies = arrays.pick(path, name, "--mask FILE:NAME", likely="mask")
+        pack = pack or "npz"
     if phi_of is not None:
         pack = pack or "npz"
         if ratio is None or matrix is not None:
             raise UsageError("--phi-of needs --ratio, and no --phi beside it.")
-        matrix, ratio = depot.own_phi(phi_of, ratio), None
+        matrix, ratio = store.own_phi(phi_of, ratio), None
         if matrix is None:
             raise UsageError(f"--phi-of {phi_of}: this model works with any Φ; leave it out.")
     sources, many = batch.expand(images, datasets.list_images)
@@ -90,7 +110,7 @@ def sample(
         output,
         f".{pack or 'npy'}",
         lambda source: None if many else Path(f"y.{pack or 'npy'}"),
-        measurement_file.outputs,
+        native.outputs,
         overwrite,
     )
 
@@ -106,15 +126,16 @@ def sample(
             phi=matrix,
             seed=seed,
             kind=kind,
+            mask=frequencies,
             block=block,
             noise_sigma=noise_sigma,
             photons=photons,
         )
-        measurement_file.save(measured, task.target, overwrite)
+        native.save(measured, task.target, overwrite)
         height, width = measured.operator.image_shape
         return {
             "image": str(task.source),
-            "outputs": [str(path) for path in measurement_file.outputs(task.target)],
+            "outputs": [str(path) for path in native.outputs(task.target)],
             "height": height,
             "width": width,
             "color": measured.format.color,

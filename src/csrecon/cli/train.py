@@ -65,9 +65,10 @@ def train(
         csrecon train rcoast --recipe paper --set steps=1000 --out runs/paper
         torchrun --nproc-per-node 8 -m csrecon train rcoast
     """
-    from csrecon import datasets, execution
+    from csrecon.runtime import execution
     from csrecon.training import recipe as recipes
     from csrecon.training import run as running
+    from csrecon.zoo import datasets
 
     plan = recipes.recipe(name, recipe)
     changes = dict(_setting(text) for text in settings or [])
@@ -77,11 +78,12 @@ def train(
     if init is not None:
         plan = plan.model_copy(update={"init": init})
     if data:
-        plan = plan.model_copy(update={"data": tuple(data)})
+        sets = plan.data.model_copy(update={"sets": tuple(data)})
+        plan = plan.model_copy(update={"data": sets})
     seconds = _seconds(max_time)
     if fit and seconds is None:
         raise UsageError("--fit needs --max-time.")
-    paths = [path for source in plan.data for path in datasets.images(source, data_dir)]
+    paths = [path for source in plan.data.sets for path in datasets.images(source, data_dir)]
     known = datasets.at_hand("set11", data_dir)
     validation = datasets.images("set11", data_dir)[:3] if known else []
     with torchrun.processes(device) as (chosen, rank, _):

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
-from csrecon import files
 from csrecon.errors import InputError, ModelError
+from csrecon.io import files
 from csrecon.training.recipe import Recipe
 
 FILE = "checkpoint.pt"
+RECIPE = "recipe.json"
 
 
 def fingerprint(recipe: Recipe) -> str:
@@ -44,9 +45,18 @@ def load(folder: Path, recipe: Recipe) -> dict[str, Any]:
         raise ModelError(f"{path}: not a readable checkpoint ({error}).") from error
     if not isinstance(state, dict) or "recipe" not in state:
         raise InputError(f"{path}: not a checkpoint of csrecon train.")
-    if state["recipe"] != fingerprint(recipe):
+    if state["recipe"] != fingerprint(recipe) and not _is_described(folder, recipe):
         raise ModelError(
             f"{path}: belongs to a run with another recipe or other --set values; continue it "
             "with the same, or start anew with another --out."
         )
     return state
+
+
+def _is_described(folder: Path, recipe: Recipe) -> bool:
+    """Whether recipe.json beside the checkpoint, perhaps of an earlier release, is this recipe."""
+    path = folder / RECIPE
+    try:
+        return Recipe.model_validate_json(path.read_text(encoding="utf-8")) == recipe
+    except (OSError, ValueError):
+        return False

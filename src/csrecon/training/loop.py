@@ -14,15 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from csrecon import execution
 from csrecon.errors import CheckError, UsageError
-from csrecon.measurement import Measurement
-from csrecon.operators import count_measurements
-from csrecon.recursion import Unfolding
-from csrecon.training.data import BLOCK, Measurer, Patches
-from csrecon.training.recipe import Recipe
+from csrecon.reconstructors.unfolding import Unfolding
+from csrecon.runtime import execution
+from csrecon.sensing.measurement import Measurement
+from csrecon.training.data import Patches
+from csrecon.training.recipe import ObjectiveOptions, Recipe
+from csrecon.training.tasks import Task
 
-_NOISELESS = 0.25  # of the steps, where the recipe has noise
 _FLOOR = 1e-5  # of an image's MSE under the logarithm: 50 dB
 
 
@@ -43,30 +42,30 @@ class Progress:
 class Objective(nn.Module):
     """The recipe's loss as a module, so that data-parallel wrappers see one forward."""
 
-    def __init__(self, network: Unfolding, recipe: Recipe) -> None:
+    def __init__(self, network: Unfolding, options: ObjectiveOptions) -> None:
         super().__init__()
         self.network = network
-        self.recipe = recipe
+        self.options = options
 
     def _errors(self, image: Tensor, x: Tensor) -> Tensor:
         """The loss of every image, (B,)."""
         per_image = (image.float() - x).square().mean(dim=(1, 2, 3))
-        return torch.log10(per_image + _FLOOR) if self.recipe.loss == "log" else per_image
+        return torch.log10(per_image + _FLOOR) if self.options.loss == "log" else per_image
 
     def _falls(self, m: Measurement, x: Tensor, counts: tuple[int, ...], now: Tensor) -> Tensor:
         """By how much the images became worse by the last iteration of every layer, mean."""
         if min(counts) < 2:
             return now.new_zeros(())
-        fewer = self.network.schedule.with_ipl([count - 1 for count in counts])
+        fewer = self.network.at([count - 1 for count in counts])
         with torch.no_grad():
-            before = self._errors(self.network(m, fewer), x)
+            before = self._errors(fewer(m), x)
         return torch.relu(now - before).mean()
 
     def forward(self, m: Measurement, x: Tensor, counts: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """The loss of patches x (B, 1, H, W), and the MSE of the last iterate."""
-        recipe = self.recipe
+        recipe = self.options
         errors, penalties = [], []
-        for step in self.network.steps(m, self.network.schedule.with_ipl(counts)):
+        for step in self.network.at(counts).steps(m):
             last = step.index == step.total
             if recipe.every or recipe.worse or last:
                 errors.append(self._errors(step.image, x).mean())
@@ -112,16 +111,18 @@ class Trainer:
     ) -> None:
         self.network, self.recipe, self.patches, self.device = network, recipe, patches, device
         self.fit_seconds = fit_seconds
-        objective = Objective(network.train(), recipe)
+        objective = Objective(network.train(), recipe.objective)
         self._objective = wrap(objective) if wrap else objective
         self._optimizer = torch.optim.Adam(
-            network.parameters(), lr=recipe.learning_rate, betas=recipe.betas
+            network.parameters(), lr=recipe.optimiser.learning_rate, betas=recipe.optimiser.betas
         )
-        self._scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
+        self._scaler = torch.amp.GradScaler(
+            device.type, enabled=recipe.optimiser.precision == "fp16"
+        )
         self._average = {k: v.detach().clone() for k, v in network.state_dict().items()}
         self._common = torch.Generator().manual_seed(recipe.seed)
         self._own = torch.Generator().manual_seed(recipe.seed + 1_000_003 * (rank + 1))
-        self._measurer = Measurer(recipe.phi_bases, recipe.fixed_phis, recipe.seed)
+        self.task: Task = recipe.task.begin(recipe.seed)
         self.step = 0
         self.seconds = 0.0
 
@@ -154,7 +155,7 @@ class Trainer:
             "scaler": self._scaler.state_dict(),
             "common": self._common.get_state(),
             "own": own,
-            "bases": self._measurer.alive,
+            "bases": self.task.state,
             "step": self.step,
             "seconds": self.seconds,
         }
@@ -176,14 +177,15 @@ class Trainer:
         self._scaler.load_state_dict(state["scaler"])
         self._common.set_state(state["common"])
         self._own.set_state(state["own"][rank])
-        self._measurer.alive = state["bases"]
+        self.task.state = state["bases"]
         self.step, self.seconds = state["step"], state["seconds"]
 
     def learning_rate(self) -> float:
         """The rate of the next step: linear warm-up, then a cosine over the progress."""
-        first, last = self.recipe.learning_rate, self.recipe.final_learning_rate
+        options = self.recipe.optimiser
+        first, last = options.learning_rate, options.final_learning_rate
         curve = last + (first - last) * 0.5 * (1 + math.cos(math.pi * self.progress))
-        return curve * min(1.0, (self.step + 1) / max(1, self.recipe.warmup))
+        return curve * min(1.0, (self.step + 1) / max(1, options.warmup))
 
     def _counts(self) -> tuple[int, ...]:
         layers = len(self.network.schedule.counts)
@@ -192,12 +194,6 @@ class Trainer:
         equal = float(torch.rand((), generator=self._common)) < self.recipe.equal
         return (draws[0],) * layers if equal else tuple(draws[1:])
 
-    def _noise(self) -> float:
-        if not self.recipe.noise:
-            return 0.0
-        none, drawn = torch.rand(2, generator=self._common).tolist()
-        return 0.0 if none < _NOISELESS else self.recipe.noise * drawn**2
-
     def run(self) -> Iterator[Progress]:
         """Train to the end of the run; yield after every step.
 
@@ -205,19 +201,16 @@ class Trainer:
             CheckError: the loss became NaN or infinite; the weights are those before the step.
         """
         recipe = self.recipe
-        counts_of_ratio = [count_measurements(BLOCK**2, ratio) for ratio in recipe.ratios]
-        setup = execution.Setup(self.device, recipe.precision)
+        setup = execution.Setup(self.device, recipe.optimiser.precision)
         while self.progress < 1:
             began = time.perf_counter()
             rate = self.learning_rate()
             for group in self._optimizer.param_groups:
                 group["lr"] = rate
-            if recipe.phi_refresh and self.step % recipe.phi_refresh == recipe.phi_refresh - 1:
-                self._measurer.refresh()
-            which = int(torch.randint(len(recipe.ratios), (), generator=self._common))
+            camera = self.task.draw(self.step, self._common)
             counts = self._counts()
-            x = self.patches.batch(recipe.batch, self._own)
-            m = self._measurer(x, counts_of_ratio[which], self._common, self._noise())
+            x = self.patches.batch(recipe.data.batch, self._own)
+            m = camera(x, self._common)
             with setup.autocast():
                 loss, mse = self._objective(m, x, counts)
             value = float(loss.detach())
@@ -235,7 +228,7 @@ class Trainer:
                 steps=recipe.steps,
                 loss=value,
                 psnr=psnr,
-                ratio=recipe.ratios[which],
+                ratio=camera.ratio,
                 counts=counts,
                 learning_rate=rate,
                 seconds=self.seconds,
@@ -244,13 +237,13 @@ class Trainer:
     def _update(self, loss: Tensor) -> None:
         self._optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(self._scaler.scale(loss))
-        if self.recipe.clip:
+        if self.recipe.optimiser.clip:
             self._scaler.unscale_(self._optimizer)
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.optimiser.clip)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         # Early on the average follows closely, so that it forgets the initial weights.
-        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
+        decay = min(self.recipe.optimiser.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for key, value in self.network.state_dict().items():
                 self._average[key].lerp_(value, 1 - decay)

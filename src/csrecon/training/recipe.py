@@ -1,15 +1,24 @@
-"""Recipes: everything that a training run depends on, by name, in recipes.yaml."""
+"""Recipes: everything that a training run depends on, by name, in recipes.yaml.
 
+A recipe has parts: the task (what is measured), the data, the objective (what is lowered) and the
+optimiser. A field of a part may also be given beside them by its own name, which no other part has;
+so recipes.yaml is written, and so the recipes of the first release were.
+"""
+
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from csrecon import cards
 from csrecon.errors import UsageError, nearest
+from csrecon.reconstructors.blueprint import Blueprint
+from csrecon.training.tasks import TASKS, AnyTask
+from csrecon.training.tasks.blocks import BlocksOptions
+from csrecon.zoo import cards
 
 
 class _Part(BaseModel):
@@ -23,6 +32,85 @@ class Stage(_Part):
     cap: int = Field(ge=1)
 
 
+class DataOptions(_Part):
+    """Where patches come from.
+
+    Attributes:
+        sets: names of image sets or folders.
+        fraction: share of the paper's 88,912 blocks of 33×33, as a fixed pool of patches with that
+            many pixels; 1 crops anew at every step.
+        scales: every image is also used at these sizes.
+        patch: side of a training patch in pixels.
+        batch: patches per step and process.
+    """
+
+    sets: tuple[str, ...] = ("t91",)
+    fraction: float = Field(default=1.0, gt=0, le=1)
+    scales: tuple[float, ...] = (1.0, 0.85, 0.7)
+    patch: int = Field(default=66, ge=8)
+    batch: int = Field(default=8, ge=1)
+
+
+class ObjectiveOptions(_Part):
+    """What is lowered.
+
+    Attributes:
+        loss: `mse` of the last iterate, or its mean over images of log10 (`log`).
+        every: weight of the mean loss over all iterates beside that of the last.
+        worse: weight of the penalty on iterates whose loss exceeds the one before.
+        rising: weight of the penalty on images that are worse than with one iteration less of
+            every layer.
+        penalty: weight of the blocks' own penalty, summed over the iterations; 0 computes none.
+    """
+
+    loss: Literal["mse", "log"] = "mse"
+    every: float = Field(default=0.0, ge=0)
+    worse: float = Field(default=0.0, ge=0)
+    rising: float = Field(default=0.0, ge=0)
+    penalty: float = Field(default=0.0, ge=0)
+
+
+class OptimiserOptions(_Part):
+    """How it is lowered: Adam.
+
+    Attributes:
+        learning_rate, final_learning_rate: ends of the curve (cosine after the warm-up).
+        warmup: steps of linear rise.
+        betas: of Adam.
+        clip: largest norm of the gradient; 0 for none.
+        ema: of the averaged weights.
+        precision: of the convolutions; images and the gradient step stay fp32.
+    """
+
+    learning_rate: float = Field(default=1e-3, gt=0)
+    final_learning_rate: float = Field(default=1e-5, ge=0)
+    warmup: int = Field(default=300, ge=0)
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = Field(default=0.1, ge=0)
+    ema: float = Field(default=0.999, ge=0, lt=1)
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+
+
+_PARTS: dict[str, type[BaseModel]] = {
+    "data": DataOptions,
+    "objective": ObjectiveOptions,
+    "optimiser": OptimiserOptions,
+}
+# How the first release called what has moved.
+_OLD_NAMES = {"data_fraction": "fraction"}
+_OLD_ARGUMENTS = {
+    "features": ("block", "features"),
+    "modulation": ("modulation", "name"),
+    "max_steps": ("modulation", "max_steps"),
+    "noise_scale": ("modulation", "noise_scale"),
+    "start": ("start", "name"),
+    "halved_after": ("recursion", "relax_after"),
+    "turning": ("recursion", "rotate"),
+    "projection": ("recursion", "projection"),
+    "blockwise": ("recursion", "blockwise"),
+}
+
+
 class Recipe(_Part):
     """One training run.
 
@@ -30,96 +118,111 @@ class Recipe(_Part):
         model: the entry of models.yaml whose network is trained.
         init: the entry or .safetensors file it begins with; a recursive network begins its
             unrolled one, and the one without its RFMU. None for random weights.
-        arguments: changes to the entry's own arguments.
-        data: names of image sets or folders.
-        data_fraction: share of the paper's 88,912 blocks of 33×33, as a fixed pool of patches
-            with that many pixels; 1 crops anew at every step.
-        scales: every image is also used at these sizes.
-        patch: side of a training patch in pixels.
-        batch: patches per step and process.
-        ratios: one is drawn per step.
-        noise: largest standard deviation σ of Gaussian noise on y; a step draws σ = noise · u²,
-            u uniform, and none in a quarter of the steps.
-        phi_bases: Haar-random n×n matrices alive at once; every step takes Φ from one of them by
-            random rows, column order and signs, which is again a random orthonormal Φ.
-        phi_refresh: steps between the replacement of one of them; 0 keeps them.
-        fixed_phis: instead, this many fixed Φ per ratio, as the paper does; 0 for none.
+        changes: to the parts of the entry's blueprint.
+        task, data, objective, optimiser: the parts.
         stages: caps of the iteration counts against progress; the last reaches 1.
         equal: probability that all R_i of a step are one number; else each is drawn by itself.
-        loss: `mse` of the last iterate, or its mean over images of log10 (`log`).
-        every: weight of the mean loss over all iterates beside that of the last.
-        worse: weight of the penalty on iterates whose loss exceeds the one before.
-        rising: weight of the penalty on images that are worse than with one iteration less of
-            every layer.
-        penalty: weight of the blocks' own penalty, summed over the iterations; 0 computes none.
         zero_tail: the last convolution of every block begins at zero, so that the untrained
             network leaves x⁰ as it is.
-        learning_rate, final_learning_rate: ends of the curve (cosine after the warm-up).
-        warmup: steps of linear rise.
-        betas, clip, ema: of Adam, of the gradient's norm (0 for none), of the averaged weights.
-        precision: of the convolutions; images and the gradient step stay fp32.
         steps: length of the run.
         seed: of everything random.
     """
 
     model: str
     init: str | None = None
-    arguments: dict[str, Any] = {}
-    data: tuple[str, ...] = ("t91",)
-    data_fraction: float = Field(1.0, gt=0, le=1)
-    scales: tuple[float, ...] = (1.0, 0.85, 0.7)
-    patch: int = Field(66, ge=8)
-    batch: int = Field(8, ge=1)
-    ratios: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5)
-    noise: float = Field(0.0, ge=0)
-    phi_bases: int = Field(8, ge=1)
-    phi_refresh: int = Field(50, ge=0)
-    fixed_phis: int = Field(0, ge=0)
+    changes: dict[str, dict[str, Any]] = {}
+    task: AnyTask = BlocksOptions()
+    data: DataOptions = DataOptions()
+    objective: ObjectiveOptions = ObjectiveOptions()
+    optimiser: OptimiserOptions = OptimiserOptions()
     stages: tuple[Stage, ...] = Field(min_length=1)
-    equal: float = Field(0.0, ge=0, le=1)
-    loss: Literal["mse", "log"] = "mse"
-    every: float = Field(0.0, ge=0)
-    worse: float = Field(0.0, ge=0)
-    rising: float = Field(0.0, ge=0)
-    penalty: float = Field(0.0, ge=0)
+    equal: float = Field(default=0.0, ge=0, le=1)
     zero_tail: bool = True
-    learning_rate: float = Field(1e-3, gt=0)
-    final_learning_rate: float = Field(1e-5, ge=0)
-    warmup: int = Field(300, ge=0)
-    betas: tuple[float, float] = (0.9, 0.99)
-    clip: float = Field(0.1, ge=0)
-    ema: float = Field(0.999, ge=0, lt=1)
-    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     steps: int = Field(ge=1)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
 
-    def blueprint(self) -> cards.Blueprint:
-        """The network to train: the entry's, with the recipe's arguments."""
-        entry = cards.card(self.model).blueprint()
-        return entry.model_copy(update={"arguments": entry.arguments | self.arguments})
+    @model_validator(mode="before")
+    @classmethod
+    def _into_parts(cls, given: Any) -> Any:
+        return into_parts(given) if isinstance(given, Mapping) else given
+
+    def blueprint(self) -> Blueprint:
+        """The network to train: the entry's, with the recipe's changes."""
+        fields = cards.card(self.model).blueprint().model_dump()
+        for part, options in self.changes.items():
+            fields[part] = {**fields.get(part, {}), **options}
+        return Blueprint.model_validate(fields)
 
     def cap(self, progress: float) -> int:
         """The largest iteration count at a progress in [0, 1]."""
         return next((s.cap for s in self.stages if progress < s.until), self.stages[-1].cap)
 
-    def changed(self, settings: dict[str, str]) -> "Recipe":
+    def changed(self, settings: Mapping[str, str]) -> "Recipe":
         """This recipe with some fields replaced; the values are YAML.
+
+        Args:
+            settings: by a field's name, or `part.name`.
 
         Raises:
             UsageError: an unknown field or a value that does not fit.
         """
         fields: dict[str, Any] = self.model_dump()
         for name, text in settings.items():
-            if name not in fields:
-                raise UsageError(f"recipe field {name!r}: {nearest(name, fields)}")
+            _, dot, leaf = name.partition(".")
+            known = [*Recipe.model_fields, *places(self.task.name), *_OLD_NAMES, "arguments"]
+            if (leaf if dot else name) not in known:
+                raise UsageError(f"recipe field {name!r}: {nearest(name, known)}")
             try:
-                fields[name] = yaml.safe_load(text)
+                fields[leaf if dot else name] = yaml.safe_load(text)
             except yaml.YAMLError as error:
                 raise UsageError(f"recipe field {name}={text!r} is not valid YAML.") from error
         try:
             return Recipe.model_validate(fields)
         except pydantic.ValidationError as error:
             raise UsageError(f"recipe: {error}") from error
+
+
+def places(task: str) -> dict[str, str]:
+    """Which part every field lies in, by the field's name."""
+    parts = {**_PARTS, "task": TASKS[task]}
+    return {
+        field: part
+        for part, options in parts.items()
+        for field in options.model_fields
+        if field != "name"
+    }
+
+
+def into_parts(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a recipe with those of its parts where they belong."""
+    fields = {_OLD_NAMES.get(name, name): value for name, value in given.items()}
+    if not isinstance(fields.get("data", {}), Mapping | DataOptions):
+        fields["sets"] = fields.pop("data")
+    if "arguments" in fields:
+        changes = dict(fields.get("changes") or {})
+        for part, options in _changes(fields.pop("arguments") or {}).items():
+            changes[part] = {**changes.get(part, {}), **options}
+        fields["changes"] = changes
+    task = fields.get("task") or {}
+    name = task.get("name", "blocks") if isinstance(task, Mapping) else task.name
+    for field, part in places(name if name in TASKS else "blocks").items():
+        if field in fields:
+            known = fields.get(part) or {}
+            known = known if isinstance(known, Mapping) else known.model_dump()
+            fields[part] = {**known, field: fields.pop(field)}
+    return fields
+
+
+def _changes(arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Changes to parts of a blueprint, from arguments of the first release's builders."""
+    changes: dict[str, dict[str, Any]] = {}
+    for name, value in arguments.items():
+        if name not in _OLD_ARGUMENTS:
+            raise ValueError(f"arguments: {name!r}: {nearest(name, _OLD_ARGUMENTS)}")
+        part, option = _OLD_ARGUMENTS[name]
+        no_start = name == "start" and value is None
+        changes.setdefault(part, {})[option] = "adjoint" if no_start else value
+    return changes
 
 
 @cache

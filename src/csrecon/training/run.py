@@ -18,18 +18,21 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from csrecon import api, execution, files, images, metrics, plot, zoo
+from csrecon import zoo
 from csrecon.errors import UsageError
-from csrecon.recursion import ProxBlock, Unfolding
+from csrecon.evaluation import plot
+from csrecon.io import files
+from csrecon.reconstructors.unfolding import ProxBlock, Unfolding
+from csrecon.runtime import execution
 from csrecon.training import checkpoint
 from csrecon.training.data import Patches
 from csrecon.training.loop import Progress, Trainer
 from csrecon.training.recipe import Recipe
 from csrecon.training.unroll import unroll, widen
+from csrecon.zoo import weights_file
 
-LOG, WEIGHTS, RECIPE, CURVE = "log.jsonl", "weights.safetensors", "recipe.json", "curve.png"
+LOG, WEIGHTS, CURVE = "log.jsonl", "weights.safetensors", "curve.png"
 _LOG_EVERY = 50
-_VALIDATION_RATIOS, _VALIDATION_IPLS = (0.1, 0.5), (1, 2, 4, 6, 8, 12)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def _network(recipe: Recipe, fresh: bool) -> Unfolding:
                 torch.nn.init.zeros_(parameter)
     for block in network.blocks:
         assert isinstance(block, ProxBlock)
-        block.penalised = recipe.penalty > 0
+        block.penalised = recipe.objective.penalty > 0
     return network
 
 
@@ -94,25 +97,6 @@ def _agree(trainer: Trainer, stop: bool) -> bool:
     return bool(known[1])
 
 
-def validate(
-    network: Unfolding, paths: Sequence[Path], setup: execution.Setup
-) -> dict[str, dict[str, float]]:
-    """Mean PSNR in dB per ratio and IPL, with a Φ that training does not use."""
-    allowed = [ipl for ipl in _VALIDATION_IPLS if ipl <= network.limits.max_ipl]
-    table: dict[str, dict[str, float]] = {}
-    for ratio in _VALIDATION_RATIOS:
-        total = dict.fromkeys(allowed, 0.0)
-        for path in paths:
-            picture = images.read(path)
-            m = api.sample(picture, ratio, seed=2**31)
-            for ipl in allowed:
-                steps = execution.steps(network, m, network.schedule.with_ipl(ipl), setup)
-                image = execution.final(steps).image
-                total[ipl] += metrics.score(image, picture.planes).psnr / len(paths)
-        table[f"{ratio:g}"] = {str(ipl): round(psnr, 3) for ipl, psnr in total.items()}
-    return table
-
-
 class Run:
     """A training run in its folder.
 
@@ -124,12 +108,12 @@ class Run:
 
     def __init__(self, recipe: Recipe, options: Options) -> None:
         self.recipe, self.options = recipe, options
-        self._setup = execution.Setup(options.device, recipe.precision)
+        self._setup = execution.Setup(options.device, recipe.optimiser.precision)
         self.rank = distributed.get_rank() if distributed.is_initialized() else 0
         if not options.resume:
             files.refuse_existing(options.out / checkpoint.FILE, overwrite=False)
         state = checkpoint.load(options.out, recipe) if options.resume else None
-        patches = Patches(options.data, recipe, options.device)
+        patches = Patches(options.data, recipe.data, options.device, recipe.seed)
         network = _network(recipe, fresh=state is None)
         network.to(options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.trainer = Trainer(
@@ -153,7 +137,7 @@ class Run:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         kept = [line for line in lines if json.loads(line)["step"] <= self.trainer.step]
         text = "".join(f"{line}\n" for line in kept) if self.options.resume else ""
-        recipe = self.options.out / RECIPE
+        recipe = self.options.out / checkpoint.RECIPE
         with files.new_files(path, recipe, overwrite=True) as (log, record):
             log.write_text(text, encoding="utf-8")
             record.write_text(self.recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -210,13 +194,13 @@ class Run:
             return
         checkpoint.save(self.options.out, self.recipe, self.trainer.state(own))
         path = self.options.out / WEIGHTS
-        zoo.save(self.averaged(), self.recipe.blueprint(), path, overwrite=True)
+        weights_file.save(self.averaged(), self.recipe.blueprint(), path, overwrite=True)
 
     def validate(self) -> dict[str, dict[str, float]]:
         """Score the averaged weights on the validation images, and log it."""
         if self.rank or not self.options.validation:
             return {}
-        table = validate(self.averaged(), self.options.validation, self._setup)
+        table = self.trainer.task.validate(self.averaged(), self.options.validation, self._setup)
         self._log({"step": self.trainer.step, "validation": table})
         return table
 

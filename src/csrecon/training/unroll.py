@@ -11,23 +11,26 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from csrecon.errors import UsageError
-from csrecon.orientations import upright
-from csrecon.recursion import NoModulation, ProxBlock, RatioGain, Unfolding, Visit
+from csrecon.reconstructors.modulation import NoModulation, RatioGain
+from csrecon.reconstructors.orientations import upright
+from csrecon.reconstructors.schedule import Visit
+from csrecon.reconstructors.unfolding import ProxBlock, Unfolding
+from csrecon.sensing.measurement import Condition
 
 _LEVELS = 9
 
 
 def _gain(source: Unfolding, level: float, visits: list[Visit]) -> Tensor:
-    return torch.stack([source.modulation(level, 0.0, visit) for visit in visits]).mean(dim=0)
+    return torch.stack([source.modulation(Condition(level), visit) for visit in visits]).mean(dim=0)
 
 
 def _origins(source: Unfolding, target: Unfolding) -> list[list[Visit]]:
     """For every layer of the target, the visits of the source that it stands for."""
     counts, layers = target.schedule.counts, len(source.blocks)
     if max(counts) > 1:
-        if len(counts) != layers or target.turning != source.turning:
+        if len(counts) != layers or target.recursion.rotate != source.recursion.rotate:
             raise UsageError("a recursive network can begin only as one with the same recursion.")
-        visits = list(source.schedule.visits(source.limits.trained_ipl))
+        visits = list(source.schedule.visits(source.trained.ipl))
         return [[visit for visit in visits if visit.layer == layer] for layer in range(layers)]
     schedule = source.schedule
     if len(counts) != sum(schedule.counts):
@@ -38,7 +41,7 @@ def _origins(source: Unfolding, target: Unfolding) -> list[list[Visit]]:
                 f"expected a multiple of {layers}."
             )
         schedule = schedule.with_ipl(ipl)
-    visits = list(schedule.visits(source.limits.trained_ipl))
+    visits = list(schedule.visits(source.trained.ipl))
     return [[visit] for visit in visits]
 
 
@@ -59,7 +62,7 @@ def unroll(source: Unfolding, target: Unfolding) -> None:
     if not isinstance(gains_of, RatioGain | NoModulation):
         raise UsageError("a network with an RFMU cannot begin as another one without its weights.")
     origins = _origins(source, target)
-    levels = torch.linspace(*target.limits.ratios, _LEVELS)
+    levels = torch.linspace(*target.trained.ratios, _LEVELS)
     gains = torch.stack(
         [
             torch.stack([_gain(source, float(level), visits) for level in levels])
@@ -74,7 +77,7 @@ def unroll(source: Unfolding, target: Unfolding) -> None:
         except RuntimeError as error:
             raise UsageError(f"the layers of both networks differ: {error}") from error
         for parameter in block.parameters():
-            if parameter.ndim == 4 and not target.turning:
+            if parameter.ndim == 4 and not target.recursion.rotate:
                 parameter.copy_(upright(parameter.clone(), source.orientation(visits[0])))
         block.fold(gain)
     if isinstance(gains_of, RatioGain):

@@ -1,0 +1,1 @@
+"""Measuring reconstructors: benchmarks, their result cache, tables and figures, the self-test."""

@@ -1,0 +1,351 @@
+"""Measuring reconstructors: models × conditions × ratios × IPLs on a set of images -> rows."""
+
+import itertools
+import logging
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from functools import cache, lru_cache
+from pathlib import Path
+
+import torch
+
+from csrecon import metrics, zoo
+from csrecon.evaluation import meter, perceptual
+from csrecon.evaluation.cache import ResultCache, key_of
+from csrecon.evaluation.rows import PAPER_CONDITION, Row
+from csrecon.io import downloads, files, images
+from csrecon.metrics import Protocol, Score
+from csrecon.reconstructors.base import Reconstructor
+from csrecon.reconstructors.unfolding import Unfolding
+from csrecon.runtime import execution
+from csrecon.runtime.allocator import keep_freed_memory
+from csrecon.sensing import sample as sampling
+from csrecon.sensing.measurement import Measurement
+from csrecon.sensing.noise import Noise
+from csrecon.sensing.operators import Domain, Phi, SamplingOptions, make_operator
+from csrecon.sensing.operators.kinds import default_block
+from csrecon.zoo import cards, store
+
+log = logging.getLogger(__name__)
+
+_CPU = torch.device("cpu")
+
+Ipls = Sequence[int | tuple[int, ...] | None]
+"""Iterations per layer; None for the model's own."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """On what to measure, and how.
+
+    Attributes:
+        dataset: what to call the set in the rows.
+        paths: the image files; luma is measured and scored.
+        setup: the device and the precision.
+        seeds: of the operators; every one is measured.
+        protocol: how to score, a name of metrics.PROTOCOLS.
+        noise_sigmas: standard deviations of Gaussian noise on y.
+        kinds: of Φ, or of operators.
+        blocks: sides of a block in pixels; None for the kind's own.
+        lpips: whether to score with LPIPS too.
+        batch: how many images of one shape are reconstructed at once; seconds are then a share.
+    """
+
+    dataset: str
+    paths: Sequence[Path]
+    setup: execution.Setup
+    seeds: Sequence[int] = (0,)
+    protocol: Protocol = "paper"
+    noise_sigmas: Sequence[float] = (0.0,)
+    kinds: Sequence[str] = ("gaussian",)
+    blocks: Sequence[int | None] = (None,)
+    lpips: bool = False
+    batch: int = 1
+
+    def conditions(self) -> list[tuple[str, int | None, float]]:
+        """Kind, block and noise of everything that is measured."""
+        return list(
+            dict.fromkeys(
+                (kind, None if side == default_block(kind)[0] else side, sigma)
+                for kind, side, sigma in itertools.product(
+                    self.kinds, self.blocks, self.noise_sigmas
+                )
+            )
+        )
+
+    @property
+    def published(self) -> Protocol | None:
+        """The protocol whose printed figures these compare with; None where no paper measured."""
+        return self.protocol if PAPER_CONDITION in self.conditions() else None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model under one condition at a ratio."""
+
+    model: str
+    ratio: float
+    noise: Noise
+    options: SamplingOptions
+    network: Reconstructor
+    identity: str
+    ipl: str
+
+    def operator_digest(self, domain: Domain) -> str:
+        """What the operator for images of this domain is, as JSON."""
+        return _operator_digest(domain, self.options)
+
+
+def evaluate(
+    job: Job, pictures: Sequence[images.Picture], plan: Plan
+) -> list[tuple[Score, float, int]]:
+    """Sample pictures of one shape, reconstruct them at once, and score each.
+
+    Returns:
+        The score, the seconds and the number m of measurements of each.
+
+    Raises:
+        UsageError: several pictures, and noise or an operator that cannot be stacked.
+    """
+    measured = [sampling.sample(picture, job.options, job.noise) for picture in pictures]
+    stacked = Measurement.stacked(measured)
+    planes, seconds = meter.timed(
+        lambda: execution.final(execution.steps(job.network, stacked, plan.setup)).image,
+        plan.setup.device,
+    )
+    found = []
+    for image, picture in zip(torch.split(planes, 1), pictures, strict=True):
+        score = metrics.score(image, picture.planes, plan.protocol)
+        if plan.lpips:
+            shown = metrics.shown(image, plan.protocol).float()
+            distance = perceptual.lpips(shown, picture.planes.transpose(0, 1))
+            score = replace(score, lpips=float(distance))
+        operator = stacked.operator
+        m = int(getattr(operator, "m", torch.Size(operator.y_shape).numel()))
+        found.append((score, seconds / len(pictures), m))
+    return found
+
+
+def run(
+    models: Sequence[str],
+    ratios: Sequence[float],
+    ipls: Ipls,
+    plan: Plan,
+    results: ResultCache | None = None,
+    share: tuple[int, int] = (0, 1),
+) -> Iterator[Row]:
+    """Reconstruct every image with every model, condition, ratio and IPL; yield a row for each.
+
+    Every model and image sees the same operator of a seed at a ratio, except networks that work
+    with no Φ but their own; what is named twice runs once. All images are read and all iteration
+    counts checked before the first reconstruction. The first reconstruction of a model is run once
+    more beforehand, so that no row times a warm-up.
+
+    Args:
+        models: names of the zoo or paths of .safetensors files.
+        ratios: m/n in (0, 1].
+        ipls: iterations per layer.
+        plan: the images and how to measure on them.
+        results: rows found there are yielded as they are, new ones are written there.
+        share: (i, n) computes every n-th row only, from the i-th; known rows are no work.
+
+    Raises:
+        UsageError, InputError, ModelError, ResourceError: as in `reconstruct`.
+    """
+    plan = replace(plan, setup=replace(plan.setup, fallback=None))  # a row is of one device
+    if plan.lpips:
+        perceptual.network(_CPU)
+    jobs = list(_jobs(models, ratios, ipls, plan))
+    described = {
+        path: (files.sha256_file(path), sampling.domain_of(images.read(path)))
+        for path in plan.paths
+    }
+    for job in jobs:
+        for _, domain in described.values():
+            job.operator_digest(domain)  # options that fit no operator are found before the work
+    warm: set[str] = set()
+    index = -1
+    for job in jobs:
+        waiting: list[tuple[str, Path, images.Picture]] = []
+        for path in plan.paths:
+            index += 1
+            digest, domain = described[path]
+            key = row_key(job, digest, domain, plan)
+            row = results.get(key) if results else None
+            if row is not None:
+                yield from _measured(job, waiting, plan, results, warm)
+                yield Row(**{**row, "model": job.model, "dataset": plan.dataset})
+                continue
+            if index % share[1] != share[0]:
+                continue
+            picture = images.read(path)
+            alike = all(p.planes.shape == picture.planes.shape for _, _, p in waiting)
+            if len(waiting) == plan.batch or not alike:
+                yield from _measured(job, waiting, plan, results, warm)
+            waiting.append((key, path, picture))
+        yield from _measured(job, waiting, plan, results, warm)
+
+
+def _measured(
+    job: Job,
+    waiting: list[tuple[str, Path, images.Picture]],
+    plan: Plan,
+    results: ResultCache | None,
+    warm: set[str],
+) -> Iterator[Row]:
+    """The rows of the pictures that wait, which none does afterwards; the first time, warm up."""
+    if not waiting:
+        return
+    pictures = [picture for _, _, picture in waiting]
+    if job.model not in warm:
+        evaluate(job, pictures, plan)
+        warm.add(job.model)
+    scores = evaluate(job, pictures, plan)
+    block = job.options.block
+    for (key, path, _), (score, seconds, m) in zip(waiting, scores, strict=True):
+        row = Row(
+            model=job.model,
+            dataset=plan.dataset,
+            image=path.name,
+            ratio=job.ratio,
+            m=m,
+            ipl=job.ipl,
+            seed=job.options.seed,
+            psnr=score.psnr,
+            ssim=score.ssim,
+            lpips=score.lpips,
+            seconds=seconds,
+            peak_memory=meter.peak_memory(plan.setup.device),
+            kind=job.options.kind,
+            block=block[0] if block else None,
+            noise_sigma=job.noise.sigma,
+        )
+        if results:
+            results.add(key, asdict(row))
+        yield row
+    waiting.clear()
+
+
+def row_key(job: Job, image: str, domain: Domain, plan: Plan) -> str:
+    """The key of a row: all that its figures depend on.
+
+    Args:
+        job: the model and the operator.
+        image: SHA-256 of the image file.
+        domain: C, H, W of the image.
+        plan: how it is run and scored.
+    """
+    return key_of(
+        {
+            "model": job.identity,
+            "ipl": job.ipl,
+            "operator": job.operator_digest(domain),
+            "noise": [job.noise.sigma, job.options.seed],
+            "image": image,
+            "precision": plan.setup.numerics,
+            "device": plan.setup.device.type,
+            "torch": torch.__version__,
+            "protocol": plan.protocol,
+            "lpips": plan.lpips,
+            "batch": plan.batch,
+        }
+    )
+
+
+@lru_cache(maxsize=1024)
+def _operator_digest(domain: Domain, options: SamplingOptions) -> str:
+    return make_operator(domain, options).spec().model_dump_json()
+
+
+def _jobs(models: Sequence[str], ratios: Sequence[float], ipls: Ipls, plan: Plan) -> Iterator[Job]:
+    """Everything that is run, in order."""
+
+    @cache
+    def loaded(name: str, ratio: float | None) -> tuple[Reconstructor, str]:
+        network = zoo.load(name, ratio)
+        return network, key_of(zoo.identity(network))
+
+    for name, seed, (kind, side, sigma), ratio in itertools.product(
+        dict.fromkeys(models), dict.fromkeys(plan.seeds), plan.conditions(), dict.fromkeys(ratios)
+    ):
+        card = cards.cards().get(name)
+        network, identity = loaded(name, ratio if card and card.per_ratio else None)
+        own = store.own_phi(name, ratio) if card else None
+        options = SamplingOptions(
+            kind=kind,
+            ratio=ratio,
+            seed=seed,
+            block=(side, side) if side else None,
+        )
+        if own is not None:
+            options = _with_own_phi(options, own)
+        for view in _views(network, ipls):
+            ipl = str(view.schedule) if isinstance(view, Unfolding) else ""
+            yield Job(name, ratio, Noise(sigma), options, view, identity, ipl)
+
+
+def _with_own_phi(options: SamplingOptions, phi: Phi) -> SamplingOptions:
+    return replace(options, phi=phi, ratio=None, kind="gaussian", block=None)
+
+
+def _views(network: Reconstructor, ipls: Ipls) -> list[Reconstructor]:
+    """A network at every IPL, each once; a classical solver has none and runs once."""
+    if not isinstance(network, Unfolding):
+        return [network]
+    views = {}
+    for ipl in ipls:
+        view = network if ipl is None else network.at(ipl)
+        view.check_allowed()
+        views[view.recursion.schedule] = view
+    return list(views.values())
+
+
+def spread(
+    jobs: int,
+    models: Sequence[str],
+    ratios: Sequence[float],
+    ipls: Ipls,
+    plan: Plan,
+    results: ResultCache,
+) -> Iterator[int]:
+    """Let several processes fill the result cache, each with its share of the rows of `run`.
+
+    Yields, now and then, how many of them have ended.
+
+    Raises:
+        UsageError, InputError, ModelError, ResourceError: as in `run`.
+    """
+    threads = max(1, torch.get_num_threads() // jobs)
+    context = multiprocessing.get_context("spawn")
+    initial = (threads, downloads.offline())
+    with ProcessPoolExecutor(jobs, context, _begin, initial) as pool:
+        shares = [
+            pool.submit(_share, models, ratios, ipls, plan, results.path, (index, jobs))
+            for index in range(jobs)
+        ]
+        for done, share in enumerate(as_completed(shares), start=1):
+            share.result()
+            yield done
+    results.read()
+
+
+def _begin(threads: int, offline: bool) -> None:
+    """In a process that shares the work: its threads, and no notes, which the first one gives."""
+    keep_freed_memory()
+    downloads.forbidden.set(offline)
+    torch.set_num_threads(threads)
+    logging.getLogger("csrecon").setLevel(logging.ERROR)
+
+
+def _share(
+    models: Sequence[str],
+    ratios: Sequence[float],
+    ipls: Ipls,
+    plan: Plan,
+    path: Path,
+    share: tuple[int, int],
+) -> None:
+    for _ in run(models, ratios, ipls, plan, ResultCache(path), share):
+        pass

@@ -1,0 +1,172 @@
+"""Several models, or the iterates of one, on one image: measured, reconstructed, scored, drawn.
+
+`csrecon compare`, `csrecon quickstart` and the notebooks call this.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from csrecon import metrics, zoo
+from csrecon.errors import UsageError
+from csrecon.evaluation import plot
+from csrecon.io import images
+from csrecon.io.images import Picture
+from csrecon.metrics import Score
+from csrecon.reconstructors.base import Step
+from csrecon.runtime import execution
+from csrecon.sensing.measurement import Measurement
+
+Ipl = int | Sequence[int] | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model to compare: its name in the zoo, its iterations per layer, and what to call it."""
+
+    model: str
+    ipl: Ipl = None
+
+    @property
+    def label(self) -> str:
+        """`rcoast, IPL 6`."""
+        name = self.model
+        if name.endswith(".safetensors"):
+            name = Path(name).stem
+        if self.ipl is None:
+            return name
+        text = self.ipl if isinstance(self.ipl, int) else ",".join(map(str, self.ipl))
+        return f"{name}, IPL {text}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An image (H, W), not clipped, with its score and the seconds it took."""
+
+    label: str
+    image: NDArray[np.float32]
+    score: Score
+    seconds: float
+
+    def facts(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "model": self.label,
+            "psnr": self.score.psnr,
+            "ssim": self.score.ssim,
+            "seconds": round(self.seconds, 3),
+        }
+
+    def panel(self) -> plot.Panel:
+        """The image under its label and score."""
+        title = f"{self.label}\n{self.score.psnr:.2f} dB, SSIM {self.score.ssim:.3f}"
+        return plot.Panel(title, self.image)
+
+
+Watch = Callable[[Entry, Step], None]
+"""Is called with every iterate, for progress bars."""
+
+
+def _silent(entry: Entry, step: Step) -> None:
+    pass
+
+
+def compare(
+    picture: Picture,
+    m: Measurement,
+    entries: Sequence[Entry],
+    setup: execution.Setup,
+    watch: Watch = _silent,
+) -> list[Outcome]:
+    """Reconstruct a measurement with several models and score each against the original.
+
+    Args:
+        picture: the original, gray.
+        m: its measurement.
+        entries: the models.
+        setup: where and how precisely.
+        watch: is called with every iterate.
+
+    Raises:
+        CsreconError: as in `csrecon.reconstruct`.
+    """
+    found = []
+    for entry in entries:
+        network = execution.at_ipl(zoo.load(entry.model, m.operator.ratio), entry.ipl)
+        began = time.perf_counter()
+        for step in execution.steps(network, m, setup):
+            watch(entry, step)
+        found.append(_outcome(entry.label, step.image, picture, time.perf_counter() - began))
+    return found
+
+
+def film(
+    picture: Picture,
+    m: Measurement,
+    entry: Entry,
+    setup: execution.Setup,
+    watch: Watch = _silent,
+) -> list[Outcome]:
+    """Every iterate of one model, scored; arguments as in `compare`."""
+    network = execution.at_ipl(zoo.load(entry.model, m.operator.ratio), entry.ipl)
+    began = time.perf_counter()
+    found = []
+    for step in execution.steps(network, m, setup):
+        seconds = time.perf_counter() - began
+        found.append(_outcome(f"iteration {step.index}", step.image, picture, seconds))
+        watch(entry, step)
+    return found
+
+
+def _outcome(label: str, image: Tensor, picture: Picture, seconds: float) -> Outcome:
+    planes = image.cpu()
+    score = metrics.score(planes, picture.planes)
+    return Outcome(label, images.to_array(planes, "gray"), score, seconds)
+
+
+def original(picture: Picture) -> plot.Panel:
+    """The panel of the original image."""
+    height, width = picture.planes.shape[-2:]
+    return plot.Panel(f"original\n{height}×{width}", images.to_array(picture.planes, "gray"))
+
+
+def back_projection(m: Measurement, picture: Picture) -> plot.Panel:
+    """The panel of Aᵀy."""
+    return _outcome("Φᵀy, the start", m.operator.adjoint(m.y), picture, 0.0).panel()
+
+
+def error(outcome: Outcome, picture: Picture) -> plot.Panel:
+    """The panel of the absolute error of an outcome."""
+    truth = images.to_array(picture.planes, "gray")
+    wrong = np.abs(np.clip(outcome.image, 0, 1) - truth)
+    return plot.Panel(f"|error| of {outcome.label}", wrong, error=True)
+
+
+def title(m: Measurement) -> str:
+    """What was measured, in words."""
+    count = m.y.shape[-1]
+    n = round(count / m.operator.ratio)
+    return f"y = Φx with {count} of {n} measurements a block (ratio {m.operator.ratio:.3g})"
+
+
+def zoom(text: str | None, image: NDArray[np.float32], side: int = 48) -> plot.Zoom:
+    """The square to enlarge: `row,column,side`, or the busiest one.
+
+    Raises:
+        UsageError: a text of another form, or a square that lies outside the image.
+    """
+    if text is None:
+        return plot.busiest(image, side)
+    height, width = image.shape[:2]
+    parts = text.replace(" ", "").split(",")
+    if len(parts) == 3 and all(part.isdecimal() and len(part) < 7 for part in parts):
+        top, left, side = map(int, parts)
+        if side and top + side <= height and left + side <= width:
+            return plot.Zoom(top, left, side)
+    raise UsageError(f"--zoom {text!r}: expected row,column,side inside {height}×{width} pixels.")

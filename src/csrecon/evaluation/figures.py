@@ -1,0 +1,191 @@
+"""Figures of a benchmark: what its report says, as curves.
+
+ratio        PSNR against the sampling ratio, a curve per model and IPL
+noise        PSNR against the noise on y, a curve per model and ratio
+ipl          PSNR against IPL, a curve per model and ratio
+seconds      PSNR against seconds per image, along IPL, a curve per model and ratio
+parameters   PSNR against the number of parameters, a curve per ratio
+iterations   of a preset: PSNR against the total iterations, a curve per network and kind
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from csrecon.errors import InputError
+from csrecon.evaluation import presets
+from csrecon.evaluation.plot import Curve, curves, targets
+from csrecon.io import files
+from csrecon.zoo import cards
+
+Record = dict[str, Any]
+_ITERATIONS = "psnr_iterations"
+_KIND: dict[presets.Kind, tuple[str, Literal["solid", "dashed", "none"]]] = {
+    "paper": ("paper", "none"),
+    "authors": ("authors' weights", "dashed"),
+    "csrecon": ("csrecon", "solid"),
+}
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A figure: what lies on x, which cells share a curve, and how curve and axis are called."""
+
+    x: Callable[[Record], float | None]
+    curve: Callable[[Record], str]
+    label: str
+    logarithmic: bool = False
+    named: bool = False  # points after their models
+
+
+def _ipl(cell: Record) -> float | None:
+    return float(cell["ipl"]) if cell["ipl"].isdecimal() else None
+
+
+def _parameters(cell: Record) -> float | None:
+    card = cards.cards().get(cell["model"])
+    own = card is not None and cell["ipl"] == str(max(card.recursion.schedule))
+    return float(card.parameters) if card is not None and own else None
+
+
+def _measured(cell: Record, noise: bool = True) -> str:
+    """How a cell was measured, where that is not the papers' way."""
+    kind = cell.get("kind", "gaussian")
+    texts = [
+        "" if kind == "gaussian" else kind,
+        f"blocks of {cell['block']}" if cell.get("block") else "",
+        f"σ {cell['noise_sigma']:g}" if noise and cell.get("noise_sigma") else "",
+    ]
+    return "".join(f", {text}" for text in texts if text)
+
+
+def _at_ratio(cell: Record) -> str:
+    return f"{cell['model']}, {100 * cell['ratio']:g} %{_measured(cell)}"
+
+
+def _at_ratio_and_ipl(cell: Record) -> str:
+    ipl = f", IPL {cell['ipl']}" if cell["ipl"] else ""
+    return f"{cell['model']}{ipl}, {100 * cell['ratio']:g} %{_measured(cell, noise=False)}"
+
+
+KINDS: dict[str, _Kind] = {
+    "ratio": _Kind(
+        lambda cell: float(cell["ratio"]),
+        lambda c: c["model"] + (f", IPL {c['ipl']}" if c["ipl"] else "") + _measured(c),
+        "sampling ratio",
+    ),
+    "noise": _Kind(
+        lambda cell: float(cell.get("noise_sigma", 0.0)),
+        _at_ratio_and_ipl,
+        "standard deviation of the noise on y",
+    ),
+    "ipl": _Kind(_ipl, _at_ratio, "iterations per layer"),
+    "seconds": _Kind(lambda cell: cell["seconds"], _at_ratio, "seconds per image", True),
+    "parameters": _Kind(
+        _parameters,
+        lambda c: f"{100 * c['ratio']:g} %{_measured(c)}",
+        "parameters",
+        True,
+        named=True,
+    ),
+}
+
+
+def read_cells(path: Path) -> list[Record]:
+    """The cells of a report that `csrecon bench -o REPORT.json` wrote.
+
+    Raises:
+        InputError: no such file, or not such a report.
+    """
+    files.require_file(path)
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        for cell in cells:
+            str(cell["model"]), float(cell["ratio"]), float(cell["psnr"]), cell["ipl"].isdecimal()
+            float(cell["seconds"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: not a report of `csrecon bench -o FILE.json` ({type(error).__name__})."
+        ) from error
+    return list(cells)
+
+
+def draw(cells: Sequence[Record], folder: Path, overwrite: bool = False) -> list[Path]:
+    """Write every figure that the cells have at least two points on a curve for.
+
+    Returns:
+        The files, PNG, PDF and CSV of each.
+
+    Raises:
+        UsageError: a file exists and `overwrite` is false.
+        InputError: the cells make no curve.
+    """
+    written: list[Path] = []
+    for name, kind in KINDS.items():
+        points: dict[str, dict[float, Record]] = {}
+        for cell in cells:
+            x = kind.x(cell)
+            if x is not None:
+                points.setdefault(kind.curve(cell), {})[x] = cell
+        lines = [
+            Curve(
+                label,
+                [(x, found[x]["psnr"]) for x in sorted(found)],
+                names=[found[x]["model"] for x in sorted(found)] if kind.named else (),
+            )
+            for label, found in points.items()
+            if len(found) > 1
+        ]
+        if lines:
+            target = folder / f"psnr_{name}"
+            written += curves(lines, target, kind.label, "PSNR (dB)", kind.logarithmic, overwrite)
+    if not written:
+        raise InputError("this report makes no curve: measure several ratios, IPLs or models.")
+    return written
+
+
+def preset_paths(folder: Path) -> list[Path]:
+    """The files of the figure of a preset."""
+    return targets(folder / _ITERATIONS)
+
+
+def draw_preset(
+    table: presets.Preset, results: Sequence[presets.Result], folder: Path, overwrite: bool = False
+) -> list[Path]:
+    """Write PSNR against the total iterations, at the first ratio of a preset with curves.
+
+    The authors' weights, ours, and what the paper printed (mostly single points) are curves of
+    their own.
+
+    Returns:
+        The files, PNG, PDF and CSV; none for a preset that is a table only.
+
+    Raises:
+        UsageError: a file exists and `overwrite` is false.
+    """
+    ratio = table.ratios[0]
+    points: dict[tuple[str, presets.Kind], list[tuple[float, float]]] = {}
+    for line in table.lines:
+        if line.curve is None:
+            continue
+        iterations = float(line.ipl * len(cards.card(line.ours).recursion.schedule))
+        found: list[tuple[presets.Kind, float]] = [
+            (result.kind, result.cells[ratio].score.psnr)
+            for result in results
+            if result.line == line and ratio in result.cells
+        ]
+        printed = presets.published(line, table).get(ratio)
+        if printed:
+            found.append(("paper", printed[0]))
+        for kind, psnr in found:
+            points.setdefault((line.curve, kind), []).append((iterations, psnr))
+    if not points:
+        return []
+    lines = [
+        Curve(f"{name}, {_KIND[kind][0]}", path, name, _KIND[kind][1])
+        for (name, kind), path in points.items()
+    ]
+    x, y = "total iterations", f"PSNR (dB), {table.dataset} at {100 * ratio:g} %"
+    return curves(lines, folder / _ITERATIONS, x, y, overwrite=overwrite)

@@ -1,0 +1,230 @@
+"""Figures: images side by side, and curves, drawn with matplotlib without a display."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from numpy.typing import NDArray
+
+from csrecon.errors import UsageError
+from csrecon.io import files
+
+SUFFIXES = (".png", ".pdf", ".svg")
+
+
+def check_suffix(path: Path) -> None:
+    """Raise UsageError unless figures can be written in the format of the suffix."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{path}: a figure ends in {', '.join(SUFFIXES)}.")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One image, (H, W) or (H, W, 3) in [0, 1], under a title; `error` draws a heat map."""
+
+    title: str
+    image: NDArray[np.float32]
+    error: bool = False
+
+
+def side_by_side(
+    panels: Sequence[Panel], path: Path, title: str, columns: int = 4, overwrite: bool = False
+) -> None:
+    """Write panels in rows of `columns`, in the format of the path's suffix.
+
+    An error panel shows |error|, black 0 to bright at its 99.5 % quantile, with its scale.
+
+    Raises:
+        UsageError: another suffix, or the file exists and `overwrite` is false.
+        ResourceError: it cannot be written.
+    """
+    check_suffix(path)
+    rows = -(-len(panels) // columns)
+    height, width = panels[0].image.shape[:2]
+    figure = Figure(
+        figsize=(3.2 * columns, 0.55 + rows * (0.35 + 3.2 * height / width)),
+        dpi=100,
+        layout="constrained",
+    )
+    figure.suptitle(title)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.axis("off")
+    for axis, panel in zip(axes, panels, strict=False):
+        axis.set_title(panel.title, fontsize=9)
+        if panel.error:
+            top = float(np.quantile(panel.image, 0.995)) or 1.0
+            shown = axis.imshow(panel.image, cmap="inferno", vmin=0, vmax=top)
+            scale = axis.inset_axes((0.0, -0.07, 1.0, 0.04))
+            figure.colorbar(shown, cax=scale, orientation="horizontal")
+            scale.tick_params(labelsize=7)
+        else:
+            clipped = np.clip(panel.image, 0, 1)
+            axis.imshow(clipped, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    with files.new_files(path, overwrite=overwrite) as (temporary,):
+        figure.savefig(temporary)
+
+
+@dataclass(frozen=True)
+class Zoom:
+    """A square of an image that is shown enlarged: its first row and column, and its side."""
+
+    top: int
+    left: int
+    side: int
+
+
+def busiest(image: NDArray[np.float32], side: int) -> Zoom:
+    """The square of an image (H, W) with the most detail: the largest sum of |gradient|."""
+    down, right = np.gradient(np.atleast_2d(image).astype(np.float64))
+    detail = np.pad(np.abs(down) + np.abs(right), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+    side = min(side, *image.shape)
+    sums = detail[side:, side:] - detail[:-side, side:] - detail[side:, :-side]
+    sums += detail[:-side, :-side]
+    top, left = np.unravel_index(int(sums.argmax()), sums.shape)
+    return Zoom(int(top), int(left), side)
+
+
+def comparison(
+    panels: Sequence[Panel], original: NDArray[np.float32], zoom: Zoom, path: Path, title: str,
+    overwrite: bool = False,
+) -> None:  # fmt: skip
+    """Write images (H, W) in a row, each with its enlarged square, above their |error| maps.
+
+    All maps share one scale: black 0, bright the 99.5 % quantile of the largest error.
+
+    Raises:
+        UsageError: another suffix, or the file exists and `overwrite` is false.
+        ResourceError: it cannot be written.
+    """
+    check_suffix(path)
+    errors = [np.abs(np.clip(panel.image, 0, 1) - original) for panel in panels]
+    top = max(float(np.quantile(error, 0.995)) for error in errors) or 1.0
+    height, width = original.shape
+    tall = 3.2 * height / width
+    figure = Figure(
+        figsize=(3.2 * len(panels), 0.6 + 3.2 + 2 * tall), dpi=100, layout="constrained"
+    )
+    figure.suptitle(title)
+    axes = figure.subplots(3, len(panels), squeeze=False, height_ratios=(tall, 3.2, tall))
+    for axis in axes.ravel():
+        axis.axis("off")
+    rows, columns = (slice(start, start + zoom.side) for start in (zoom.top, zoom.left))
+    gray = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
+    for (whole, part, wrong), panel, error in zip(axes.T, panels, errors, strict=True):
+        whole.set_title(panel.title, fontsize=9)
+        whole.imshow(panel.image, **gray)
+        corner = (zoom.left - 0.5, zoom.top - 0.5)
+        whole.add_patch(Rectangle(corner, zoom.side, zoom.side, fill=False, color="tab:orange"))
+        part.imshow(panel.image[rows, columns], **gray)
+        shown = wrong.imshow(error, cmap="inferno", vmin=0, vmax=top)
+    figure.colorbar(shown, ax=axes[2].tolist(), shrink=0.8, label="|error|")
+    with files.new_files(path, overwrite=overwrite) as (temporary,):
+        figure.savefig(temporary)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a figure: its label, and its points from left to right.
+
+    Curves of one family share a colour and differ by their line; `none` shows stars only. Names
+    of the points are shown below the lowest curve.
+    """
+
+    label: str
+    points: Sequence[tuple[float, float]]
+    family: str | None = None
+    line: Literal["solid", "dashed", "none"] = "solid"
+    names: Sequence[str] = ()
+
+
+def curves(
+    lines: Sequence[Curve], path: Path, x: str, y: str, logarithmic: bool = False,
+    overwrite: bool = False,
+) -> list[Path]:  # fmt: skip
+    """Write curves as PNG and PDF, and their points as CSV, beside each other: the three paths.
+
+    Args:
+        lines: the curves.
+        path: where, without a suffix.
+        x, y: labels of the axes.
+        logarithmic: whether x is.
+        overwrite: whether files that exist are replaced.
+
+    Raises:
+        UsageError: a file exists and `overwrite` is false.
+        ResourceError: it cannot be written.
+    """
+    figure = Figure(figsize=(6.4, 4.4), dpi=150, layout="constrained")
+    axis = figure.subplots()
+    families = list(dict.fromkeys(line.family or line.label for line in lines))
+    for line in lines:
+        axis.plot(
+            *zip(*line.points, strict=True),
+            color=f"C{families.index(line.family or line.label)}",
+            linestyle=line.line,
+            marker="*" if line.line == "none" else ".",
+            label=line.label,
+        )
+    lowest = min(lines, key=lambda line: min(value for _, value in line.points))
+    for name, point in zip(lowest.names, lowest.points, strict=False):
+        axis.annotate(name, point, (0, -14), textcoords="offset points", fontsize=7, ha="center")
+    axis.margins(y=0.1)
+    if logarithmic:
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
+    elif all(place == int(place) for line in lines for place, _ in line.points):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set(xlabel=x, ylabel=y)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+    paths = targets(path)
+    with files.new_files(*paths, overwrite=overwrite) as (png, pdf, table):
+        figure.savefig(png)
+        figure.savefig(pdf)
+        with table.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(["curve", x, y])
+            writer.writerows([line.label, *point] for line in lines for point in line.points)
+    return paths
+
+
+def targets(path: Path) -> list[Path]:
+    """The files that `curves` writes for a path without a suffix."""
+    return [path.with_name(f"{path.name}{suffix}") for suffix in (".png", ".pdf", ".csv")]
+
+
+def learning_curve(
+    losses: Sequence[tuple[int, float]],
+    scores: Sequence[tuple[int, dict[str, dict[str, float]]]],
+    path: Path,
+) -> None:
+    """Write the loss, and the validation PSNR of every ratio and IPL, against the step.
+
+    Raises:
+        ResourceError: it cannot be written.
+    """
+    figure = Figure(figsize=(10, 4), dpi=100, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot([step for step, _ in losses], [loss for _, loss in losses])
+    left.set(xlabel="step", ylabel="loss", title="training")
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for step, table in scores:
+        for ratio, psnrs in table.items():
+            for ipl, psnr in psnrs.items():
+                curves.setdefault(f"{ratio}, IPL {ipl}", []).append((step, psnr))
+    for label, points in curves.items():
+        right.plot(*zip(*points, strict=True), marker=".", label=label)
+    right.set(xlabel="step", ylabel="PSNR (dB)", title="validation")
+    if curves:
+        right.legend(fontsize=6, ncols=2)
+    with files.new_files(path, overwrite=True) as (temporary,):
+        figure.savefig(temporary)

@@ -1,0 +1,303 @@
+"""The paper's tables and ablations: which networks run on what, three kinds of figures kept apart.
+
+`paper` is what the paper printed; `authors` is the authors' weights, measured here; `csrecon` is
+our weights, measured here. A preset with curves is drawn too: PSNR against the total iterations.
+"""
+
+import itertools
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from csrecon.errors import ModelError, UsageError, nearest
+from csrecon.evaluation import report
+from csrecon.evaluation.rows import Cell, Row, summarize
+from csrecon.evaluation.table import Table
+from csrecon.io import files
+from csrecon.metrics import Protocol
+from csrecon.zoo import cards
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["paper", "authors", "csrecon"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Line(_Part):
+    """A network of a table.
+
+    Attributes:
+        label: as the paper calls it.
+        ipl: iterations per layer.
+        ours, authors: entries of models.yaml; authors None where no weights were released.
+        psnr: the paper's figure at the table's ratio, where no card has it.
+        curve: what the lines of one network at several IPLs are called in a figure.
+        hours, fps: of the paper's training and inference.
+    """
+
+    label: str
+    ipl: int
+    ours: str
+    authors: str | None = None
+    psnr: float | None = None
+    curve: str | None = None
+    hours: float | None = None
+    fps: float | None = None
+
+
+class Preset(_Part):
+    """A table of the paper, or what one of its figures compares.
+
+    In presets.yaml a line with `ipls` stands for one line an IPL, and its `psnr`
+    then says the paper's figure by IPL.
+    """
+
+    title: str
+    dataset: str
+    ratios: tuple[float, ...] = Field(min_length=1)
+    lines: tuple[Line, ...] = Field(min_length=1)
+
+    @field_validator("lines", mode="before")
+    @classmethod
+    def _a_line_an_ipl(cls, lines: Sequence[Any]) -> list[Any]:
+        return [one for line in lines for one in _at_every_ipl(line)]
+
+    @property
+    def curves(self) -> bool:
+        """Whether it is drawn."""
+        return any(line.curve for line in self.lines)
+
+    @property
+    def timed(self) -> bool:
+        """Whether it is about seconds, which depend on what else a machine does."""
+        return self.lines[0].fps is not None
+
+
+def _at_every_ipl(line: Any) -> list[Any]:
+    if not isinstance(line, dict) or "ipls" not in line:
+        return [line]
+    fields = {key: value for key, value in line.items() if key not in ("ipls", "psnr")}
+    printed, curve = line.get("psnr", {}), line["label"]
+    if unknown := printed.keys() - line["ipls"]:
+        raise ValueError(f"{curve}: a figure of the paper for IPL {unknown}, which is not run")
+    return [
+        {
+            **fields,
+            "label": f"{curve}, IPL {ipl}",
+            "curve": curve,
+            "ipl": ipl,
+            "psnr": printed.get(ipl),
+        }
+        for ipl in line["ipls"]
+    ]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One kind of figures of one line: cells by ratio, or why there are none."""
+
+    line: Line
+    kind: Kind
+    cells: dict[float, Cell]
+    reason: str = ""
+
+
+@cache
+def presets() -> dict[str, Preset]:
+    """All presets by name."""
+    text = Path(__file__).with_name("presets.yaml").read_text(encoding="utf-8")
+    return {name: Preset(**fields) for name, fields in yaml.safe_load(text).items()}
+
+
+def preset(name: str) -> Preset:
+    """The preset of a name.
+
+    Raises:
+        UsageError: there is none; the nearest one is named.
+    """
+    if name not in presets():
+        raise UsageError(f"no preset {name!r}: {nearest(name, presets())}")
+    return presets()[name]
+
+
+Runner = Callable[[str, Sequence[float], Sequence[int]], Iterator[Row]]
+"""Measures a model at some ratios and IPLs."""
+
+
+def run(table: Preset, runner: Runner, protocol: Protocol = "paper") -> Iterator[Result]:
+    """Measure a table; yield the results of each line, ours after the authors'.
+
+    A model whose weights cannot be had gives its reason instead of figures.
+    """
+    for _, group in itertools.groupby(table.lines, lambda line: line.curve or line.label):
+        lines = list(group)
+        kinds: list[tuple[Kind, str | None]] = [("csrecon", lines[0].ours)]
+        if not table.timed:  # the same network takes the same time
+            kinds.insert(0, ("authors", lines[0].authors))
+        found = [_measured(lines, kind, name, table, runner, protocol) for kind, name in kinds]
+        for results in zip(*found, strict=True):
+            yield from results
+
+
+def _measured(
+    lines: Sequence[Line],
+    kind: Kind,
+    name: str | None,
+    table: Preset,
+    runner: Runner,
+    protocol: Protocol,
+) -> list[Result]:
+    """The results of the lines of one network."""
+
+    def nothing(reason: str) -> list[Result]:
+        return [Result(line, kind, {}, reason) for line in lines]
+
+    if name is None:
+        return nothing("no weights were released")
+    entry = cards.card(name)
+    if entry.weights is None:
+        return nothing("not trained yet")
+    ratios = []
+    for ratio in table.ratios:
+        try:
+            entry.weights_at(ratio)
+            ratios.append(ratio)
+        except ModelError:
+            continue
+    try:
+        cells = summarize(list(runner(name, ratios, [line.ipl for line in lines])), protocol)
+    except ModelError as error:
+        log.warning("%s", error)
+        return nothing("weights unavailable here")
+    return [
+        Result(line, kind, {cell.ratio: cell for cell in cells if cell.ipl == str(line.ipl)})
+        for line in lines
+    ]
+
+
+def _pair(psnr: float, ssim: float | None) -> str:
+    return f"{psnr:.2f}" if ssim is None else f"{psnr:.2f} / {ssim:.4f}"
+
+
+def published(line: Line, table: Preset) -> dict[float, tuple[float, float | None]]:
+    """The paper's PSNR and SSIM (None where it gives none) of a line, by ratio."""
+    if line.psnr is not None:
+        return {table.ratios[0]: (line.psnr, None)}
+    found = {
+        ratio: cards.card(line.ours).published_at(table.dataset, "paper", str(line.ipl), ratio)
+        for ratio in table.ratios
+    }
+    return {ratio: pair for ratio, pair in found.items() if pair}
+
+
+def quality(table: Preset, results: Sequence[Result]) -> Table:
+    """PSNR and SSIM: paper, authors' weights, ours, and ours less the paper."""
+    several = ["mean"] if len(table.ratios) > 1 else []
+    header = ["network", "figures", *(f"{100 * r:g} %" for r in table.ratios), *several]
+    lines: list[list[str]] = []
+    for line in table.lines:
+        printed = published(line, table)
+        rows = [["paper", *_columns(printed, table)]] if printed else []
+        own: dict[float, tuple[float, float | None]] = {}
+        for result in (r for r in results if r.line == line):
+            pairs: dict[float, tuple[float, float | None]] = {
+                r: (c.score.psnr, c.score.ssim) for r, c in result.cells.items()
+            }
+            if result.kind == "csrecon":
+                own = pairs
+            columns = _columns(pairs, table)
+            if result.reason:
+                columns[0] = result.reason
+            kind = "authors' weights, here" if result.kind == "authors" else "csrecon"
+            rows.append([kind, *columns])
+        if own and printed:
+            gaps = {r: own[r][0] - printed[r][0] for r in own.keys() & printed}
+            texts = [f"{gaps[r]:+.2f}" if r in gaps else "" for r in table.ratios]
+            whole = len(gaps) == len(table.ratios)
+            texts += [f"{sum(gaps.values()) / len(gaps):+.2f}" if whole else "" for _ in several]
+            rows.append(["csrecon − paper (dB)", *texts])
+        lines += [[line.label if row is rows[0] else "", *row] for row in rows]
+    return Table(header, lines, left=2)
+
+
+def _columns(pairs: dict[float, tuple[float, float | None]], table: Preset) -> list[str]:
+    texts = [_pair(*pairs[ratio]) if ratio in pairs else "" for ratio in table.ratios]
+    if len(texts) == 1:
+        return texts
+    known = [pairs[ratio] for ratio in table.ratios if ratio in pairs]
+    if len(known) < len(table.ratios):
+        return [*texts, ""]
+    psnr = sum(p for p, _ in known) / len(known)
+    similar = [s for _, s in known if s is not None]
+    ssim = sum(similar) / len(similar) if len(similar) == len(known) else None
+    return [*texts, _pair(psnr, ssim)]
+
+
+def speed(table: Preset, results: Sequence[Result]) -> Table:
+    """Training hours and images a second: the paper's, and ours here."""
+    header = [
+        "network", "parameters", "paper: hours", "paper: images/s", "here: s/image",
+        "here: images/s",
+    ]  # fmt: skip
+    lines = []
+    for line in table.lines:
+        ours = next(r for r in results if r.line == line and r.kind == "csrecon")
+        times = [cell.seconds for cell in ours.cells.values()]
+        seconds = sum(times) / len(times) if times else None
+        lines.append(
+            [
+                line.label,
+                f"{cards.card(line.ours).parameters:,}",
+                f"{line.hours:.2f}",
+                f"{line.fps:.2f}",
+                f"{seconds:.3f}" if seconds else ours.reason,
+                f"{1 / seconds:.2f}" if seconds else "",
+            ]
+        )
+    return Table(header, lines, left=2)
+
+
+def table_of(table: Preset, results: Sequence[Result]) -> Table:
+    """The table as it is printed."""
+    return (speed if table.timed else quality)(table, results)
+
+
+def texts(
+    table: Preset, results: Sequence[Result], conditions: report.Conditions
+) -> dict[str, Callable[[], str]]:
+    """What a report of the table is in every format, by suffix."""
+    content = table_of(table, results)
+
+    def to_json() -> str:
+        return files.json_text(
+            {
+                "title": table.title,
+                "conditions": conditions.facts(),
+                "results": [
+                    {
+                        "network": result.line.label,
+                        "figures": result.kind,
+                        "reason": result.reason,
+                        "cells": [asdict(cell) for cell in result.cells.values()],
+                        "paper": {str(r): p for r, p in published(result.line, table).items()},
+                    }
+                    for result in results
+                ],
+            }
+        )
+
+    return {
+        ".csv": content.csv,
+        ".md": lambda: report.to_markdown(content, conditions),
+        ".tex": lambda: content.latex(str(conditions)),
+        ".json": to_json,
+    }

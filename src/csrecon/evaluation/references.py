@@ -1,0 +1,82 @@
+"""Originals beside measurements: which image belongs to which, and how near a result is to it."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from csrecon import metrics
+from csrecon.errors import InputError
+from csrecon.io import images
+from csrecon.io.images import Color
+from csrecon.zoo.datasets import list_images
+
+
+def find(reference: Path, stem: str, many: bool) -> Path:
+    """The original of a measurement: `reference`, or the image of the same name in that folder.
+
+    Args:
+        reference: an image, or a folder of them.
+        stem: the name of the measurement's file, without suffix.
+        many: whether there are several measurements.
+
+    Raises:
+        InputError: many measurements and one image, or no image of that name.
+    """
+    if not reference.is_dir():
+        if many:
+            raise InputError(f"--ref {reference}: many measurements need a folder of originals.")
+        return reference
+    named = [path for path in list_images(reference) if path.stem == stem]
+    if not named:
+        raise InputError(f"--ref {reference}: no image named {stem}.* in it.")
+    return named[0]
+
+
+def read(path: Path, color: Color, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """An original in the colours of a measurement, (H, W) or (H, W, 3); magnitudes if complex.
+
+    Raises:
+        InputError: unreadable, or of another size than `shape`.
+    """
+    if color == "complex":
+        found = images.read(path)
+        original = images.to_array(found.planes, found.format.color)
+    else:
+        original = images.to_array(images.read(path, color).planes, color)
+    if original.shape[:2] != shape:
+        raise InputError(
+            f"--ref {path}: it is {original.shape[0]}×{original.shape[1]}, and "
+            f"{shape[0]}×{shape[1]} was measured; is this the original?"
+        )
+    return np.abs(original) if np.iscomplexobj(original) else original
+
+
+def score(
+    pixels: NDArray[np.generic],
+    original: NDArray[np.float32],
+    observed: NDArray[np.bool_] | None = None,
+) -> dict[str, float]:
+    """PSNR in dB and SSIM by the papers' protocol; of a masked image the PSNR of what is observed.
+
+    Args:
+        pixels: the result, (H, W), (H, W, 3), or complex (H, W), whose magnitude counts.
+        original: real, of the same shape.
+        observed: (H, W), which pixels count; None for all.
+    """
+    shown = np.abs(pixels) if np.iscomplexobj(pixels) else pixels
+    if observed is None:
+        found = metrics.score(_planes(shown), _planes(original))
+        return {"psnr": found.psnr, "ssim": found.ssim}
+    there = np.array(shown)
+    there[~observed] = original[~observed]
+    found = metrics.score(_planes(there), _planes(original))
+    return {"psnr": found.psnr + 10 * math.log10(observed.mean())}
+
+
+def _planes(pixels: NDArray[np.generic]) -> Tensor:
+    stack = torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32))
+    return stack[None, None] if stack.ndim == 2 else stack.permute(2, 0, 1)[:, None]

@@ -1,0 +1,117 @@
+"""What a benchmark gives: a row is one image, a cell the mean over the images of a set.
+
+A cell stands beside what the paper printed for it, if it did.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from csrecon import metrics
+from csrecon.metrics import Protocol, Score
+from csrecon.zoo import cards
+
+PAPER_CONDITION = ("gaussian", None, 0.0)
+"""Kind of Φ, block and noise of the papers."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image reconstructed once. PSNR in dB, seconds of wall time, memory in bytes.
+
+    `ratio` is what was asked; `m` the measurements per block, or per image without blocks. `kind`,
+    `block` (None for the kind's own) and `noise_sigma` say how it was measured. `peak_memory` is
+    the device's peak during the reconstruction (CUDA), else the peak of the process so far.
+    """
+
+    model: str
+    dataset: str
+    image: str
+    ratio: float
+    m: int
+    ipl: str
+    seed: int
+    psnr: float
+    ssim: float
+    seconds: float
+    peak_memory: int | None
+    lpips: float | None = None
+    kind: str = "gaussian"
+    block: int | None = None
+    noise_sigma: float = 0.0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Means over the images of a set and the Φ, and the paper's figures for the same cell or None.
+
+    `spread` is the standard deviation over the seeds of Φ of the mean PSNR over the images, in
+    dB; None for one seed.
+    """
+
+    model: str
+    dataset: str
+    ratio: float
+    ipl: str
+    images: int
+    seeds: int
+    score: Score
+    spread: float | None
+    paper: Score | None
+    seconds: float
+    peak_memory: int | None
+    kind: str = "gaussian"
+    block: int | None = None
+    noise_sigma: float = 0.0
+
+    @property
+    def condition(self) -> str:
+        """How it was measured, where that is not the papers' way: `hadamard 64, σ 0.02`."""
+        way = "" if self.kind == "gaussian" else self.kind
+        way += f" {self.block}" if self.block else ""
+        noise = f"σ {self.noise_sigma:g}" if self.noise_sigma else ""
+        return ", ".join(part for part in (way.strip(), noise) if part)
+
+
+def summarize(rows: Sequence[Row], protocol: Protocol | None = "paper") -> list[Cell]:
+    """The cells of some rows, in their order; the paper's figures only of that protocol."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        condition = row.kind, row.block, row.noise_sigma
+        key = (row.model, row.dataset, row.ratio, row.ipl, condition)
+        groups.setdefault(key, []).append(row)
+    cells = []
+    for (model, dataset, ratio, ipl, condition), group in groups.items():
+        card = cards.cards().get(model)
+        printed = None
+        if card and protocol and condition == PAPER_CONDITION:
+            printed = card.published_at(dataset, protocol, ipl, ratio)
+        peaks = [row.peak_memory for row in group if row.peak_memory is not None]
+        cells.append(
+            Cell(
+                model=model,
+                dataset=dataset,
+                ratio=ratio,
+                ipl=ipl,
+                images=len({row.image for row in group}),
+                seeds=len({row.seed for row in group}),
+                score=metrics.mean([Score(r.psnr, r.ssim, r.lpips) for r in group]),
+                spread=_spread(group),
+                paper=Score(*printed) if printed else None,
+                seconds=statistics.fmean(row.seconds for row in group),
+                peak_memory=max(peaks, default=None),
+                kind=condition[0],
+                block=condition[1],
+                noise_sigma=condition[2],
+            )
+        )
+    return cells
+
+
+def _spread(rows: Sequence[Row]) -> float | None:
+    by_seed: dict[int, list[float]] = {}
+    for row in rows:
+        by_seed.setdefault(row.seed, []).append(row.psnr)
+    means = [sum(psnrs) / len(psnrs) for psnrs in by_seed.values()]
+    return statistics.stdev(means) if len(means) > 1 else None

@@ -1,0 +1,1 @@
+"""Files in and out: arrays, images, downloads. Nothing here knows of measurements."""

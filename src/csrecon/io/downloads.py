@@ -1,0 +1,264 @@
+"""Verified downloads: a file reaches its place only when its bytes are the expected ones.
+
+A digest is written `sha256:HEX`, `git:HEX` (the SHA-1 that git gives a file's content) or
+`pixels:HEX` (of a decoded image, for files that exist in several lossless encodings).
+
+Environment: $CSRECON_CACHE (else the system's cache folder), $CSRECON_OFFLINE or
+$HF_HUB_OFFLINE, $CSRECON_MIRROR (a base URL, followed by host and path of the original), and the
+proxy variables that every HTTP client follows.
+"""
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar, copy_context
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import platformdirs
+from filelock import FileLock, Timeout
+from PIL import Image, UnidentifiedImageError
+from pydantic import BaseModel, ConfigDict, Field
+
+from csrecon.errors import ModelError
+from csrecon.io import files
+
+log = logging.getLogger(__name__)
+
+DELAYS = (1.0, 3.0, 9.0)
+"""Seconds before the second, third and fourth attempt."""
+_LONGEST_WAIT = 60.0  # that a server may ask for
+_CONNECT_SECONDS, _READ_SECONDS = 10.0, 30.0
+_CHUNK = 2**18
+_AT_ONCE = 8
+_AGAIN = {408, 425, 429, 500, 502, 503, 504}
+
+Watcher = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
+"""Shows a download: of a label and a total, if known, to a function that is told of progress."""
+watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
+
+
+forbidden: ContextVar[bool] = ContextVar("forbidden", default=False)
+"""Whether the network is forbidden in this context, as --offline says."""
+
+
+class Remote(BaseModel):
+    """A file that can be downloaded.
+
+    Attributes:
+        url: https, at a pinned commit.
+        digest: what its bytes are, `sha256:…`, `git:…` or `pixels:…`.
+        bytes: its size, where it is known.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str = Field(pattern=r"^https://[^/\s]+/\S+$")
+    digest: str = Field(pattern=r"^(sha256|pixels):[0-9a-f]{64}$|^git:[0-9a-f]{40}$")
+    bytes: int | None = Field(None, ge=1)
+
+
+class _AgainError(Exception):
+    """A fault that may pass; `wait` is what the server asked for, in seconds."""
+
+    def __init__(self, message: str, wait: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+def cache_dir() -> Path:
+    """Where csrecon keeps what it downloads: $CSRECON_CACHE, else the system's cache folder."""
+    chosen = os.environ.get("CSRECON_CACHE")
+    return Path(chosen) if chosen else platformdirs.user_cache_path("csrecon")
+
+
+def offline() -> bool:
+    """Whether the user forbids the network: for this context, or in the environment."""
+    if forbidden.get():
+        return True
+    said = (os.environ.get(name, "") for name in ("CSRECON_OFFLINE", "HF_HUB_OFFLINE"))
+    return any(text.lower() in {"1", "on", "true", "yes"} for text in said)
+
+
+def digest_of(path: Path, kind: str) -> str:
+    """The digest of a file: `kind` is sha256, git or pixels.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    with files.reading(path):
+        if kind == "sha256":
+            return f"sha256:{files.sha256_file(path)}"
+        if kind == "git":
+            content = path.read_bytes()
+            return "git:" + hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        try:
+            with Image.open(path) as image:
+                pixels = np.asarray(image.convert("RGB"))
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+            return "pixels:none"
+    head = f"{pixels.shape[0]}x{pixels.shape[1]}:".encode()
+    return "pixels:" + hashlib.sha256(head + pixels.tobytes()).hexdigest()
+
+
+def problem(path: Path, remote: Remote) -> str | None:
+    """Why a file is not the expected one; None if it is."""
+    size = path.stat().st_size
+    if remote.bytes is not None and size != remote.bytes:
+        return f"{size} bytes instead of {remote.bytes}"
+    found = digest_of(path, remote.digest.partition(":")[0])
+    return None if found == remote.digest else f"{found} instead of {remote.digest}"
+
+
+def fetch(remote: Remote, target: Path) -> Path:
+    """Make sure that `target` holds the expected bytes; download it if it does not.
+
+    Two processes may ask at once: one downloads and the other waits. A file with other bytes is
+    set aside under `quarantine/` beside it, never used and never deleted.
+
+    Raises:
+        ModelError: offline, the server does not have it, does not answer, or sends other bytes.
+        ResourceError: the disk is full or the folder is read-only.
+    """
+    if target.is_file() and problem(target, remote) is None:
+        return target
+    if offline():
+        raise ModelError(
+            f"{target.name}: not in the cache ({target}), and the network is switched off. "
+            f"Fetch it on a machine with a network from {remote.url}, or go online."
+        )
+    with locked(target):
+        if target.is_file():
+            wrong = problem(target, remote)
+            if wrong is None:
+                return target
+            log.warning("%s: %s; set aside as %s.", target, wrong, _quarantine(target, target))
+        _download(remote, target)
+    return target
+
+
+def fetch_all(label: str, wanted: Sequence[tuple[Remote, Path]]) -> None:
+    """Fetch many files, several at once; the first fault ends it, and what came is kept.
+
+    Raises:
+        ModelError, ResourceError: as in `fetch`.
+    """
+    context = copy_context()
+    context.run(watcher.set, None)  # one bar for all of them
+    with _watch(label, len(wanted)) as advance, ThreadPoolExecutor(_AT_ONCE) as pool:
+        try:
+            for _ in pool.map(lambda pair: context.copy().run(fetch, *pair), wanted):
+                advance(1)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _download(remote: Remote, target: Path) -> None:
+    """Transfer, check, move into place; with patience for faults that may pass."""
+    for delay in (*DELAYS, None):
+        try:
+            with files.new_files(target, overwrite=True) as (temporary,):
+                _transfer(remote, temporary, target.name)
+                wrong = problem(temporary, remote)
+                if wrong is not None:
+                    aside = _quarantine(temporary, target)
+                    raise ModelError(
+                        f"{remote.url}: {wrong}. It is not used; it lies in {aside}. Try again "
+                        "later, and report it if the server keeps sending it."
+                    )
+            return
+        except _AgainError as error:
+            if delay is None:
+                raise ModelError(
+                    f"{remote.url}: {error}, {len(DELAYS) + 1} times. Try again later, or set "
+                    "CSRECON_MIRROR or a proxy if this network blocks it."
+                ) from error
+            pause = max(delay, error.wait)
+            log.info("%s: %s; trying again in %g s.", remote.url, error, pause)
+            time.sleep(pause)
+
+
+def _transfer(remote: Remote, temporary: Path, label: str) -> None:
+    import requests  # noqa: PLC0415 - only where something is downloaded
+
+    try:
+        with requests.get(
+            _mirrored(remote.url), stream=True, timeout=(_CONNECT_SECONDS, _READ_SECONDS)
+        ) as response:
+            if response.status_code in _AGAIN:
+                asked = response.headers.get("Retry-After", "0")
+                wait = min(float(asked), _LONGEST_WAIT) if asked.isdecimal() else 0.0
+                raise _AgainError(f"the server answers {response.status_code}", wait)
+            if not response.ok:
+                raise ModelError(
+                    f"{remote.url}: the server answers {response.status_code} {response.reason}. "
+                    "If the file has moved for good, report it; any copy with the right digest "
+                    "may be put into the cache by hand."
+                )
+            encoded = "Content-Encoding" in response.headers
+            length = response.headers.get("Content-Length", "")
+            expected = int(length) if length.isdecimal() and not encoded else None
+            received = 0
+            with temporary.open("wb") as stream, _watch(label, expected) as advance:
+                for chunk in response.iter_content(_CHUNK):
+                    stream.write(chunk)
+                    received += len(chunk)
+                    advance(len(chunk))
+            if expected is not None and received < expected:
+                raise _AgainError(f"the answer ends after {received} of {expected} bytes")
+    except (requests.ConnectionError, requests.Timeout) as error:
+        raise _AgainError(f"no full answer ({type(error).__name__})") from error
+    except requests.exceptions.ChunkedEncodingError as error:
+        raise _AgainError("the answer ends early") from error
+    except requests.RequestException as error:
+        raise ModelError(f"{remote.url}: cannot be requested ({error}).") from error
+
+
+def _watch(label: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
+    watch = watcher.get()
+    return watch(label, total) if watch else nullcontext(lambda amount: None)
+
+
+def _mirrored(url: str) -> str:
+    mirror = os.environ.get("CSRECON_MIRROR")
+    if not mirror:
+        return url
+    parts = urlsplit(url)
+    return f"{mirror.rstrip('/')}/{parts.netloc}{parts.path}"
+
+
+def _quarantine(path: Path, target: Path) -> Path:
+    """Move a file of unexpected bytes out of the way; where it lies now."""
+    aside = target.parent / "quarantine" / f"{target.name}.{files.sha256_file(path)[:12]}"
+    aside.parent.mkdir(exist_ok=True)
+    path.replace(aside)
+    return aside
+
+
+@contextmanager
+def locked(target: Path) -> Iterator[None]:
+    """Be the only process that writes `target`.
+
+    Raises:
+        ResourceError: the lock cannot be made there.
+    """
+    lock = FileLock(target.with_name(f".{target.name}.lock"))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.info("%s: another process is downloading it; waiting.", target.name)
+            lock.acquire()
+    except OSError as error:
+        raise files.explained(error, target) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,277 @@
+"""Files in and out: arrays read without pickle, results that appear whole or not at all.
+
+Every output goes to a temporary file beside its target and is moved there once it is complete,
+so an interrupted command leaves nothing half-written; an existing file is kept unless told.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import math
+import os
+import tokenize
+import uuid
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csrecon.errors import InputError, ResourceError, UsageError
+
+MAX_ARRAY_BYTES = 64 * 2**30
+"""Larger arrays are taken for a damaged or hostile header."""
+
+_MAX_EXPANSION = 100  # of a compressed array; measurements are nearly noise
+_ALWAYS_EXPANDED = 2**28
+
+# What NumPy's header parser raises on arbitrary bytes (it tokenises and evaluates literals).
+_HEADER_FAULTS = (
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    SyntaxError,
+    tokenize.TokenError,
+    RecursionError,
+    MemoryError,
+    OverflowError,
+)
+
+
+def sha256(array: NDArray[Any], dtype: str = "<f4") -> str:
+    """SHA-256 (hex) of the array's values as `dtype`, little-endian float32, in C order."""
+    return hashlib.sha256(np.ascontiguousarray(array, dtype=dtype).tobytes()).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+# What the zip reader raises on damaged, encrypted or unsupported archives.
+_ARCHIVE_FAULTS = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+)
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn a refusal of the operating system to read `path` into an InputError."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
+
+
+def require_file(path: Path) -> None:
+    """Raise InputError unless `path` is a readable, non-empty regular file."""
+    with reading(path):
+        if not path.exists():
+            raise InputError(f"{path}: no such file.")
+        if not path.is_file():
+            raise InputError(f"{path}: a file was expected, and this is a folder or a device.")
+        if path.stat().st_size == 0:
+            raise InputError(f"{path}: the file is empty.")
+        with path.open("rb"):
+            pass
+
+
+def check_expansion(promised: int, stored: int, label: str) -> None:
+    """Raise InputError where `stored` compressed bytes would become implausibly many."""
+    if promised > max(_ALWAYS_EXPANDED, _MAX_EXPANSION * stored) or promised > MAX_ARRAY_BYTES:
+        raise InputError(
+            f"{label}: {stored} bytes would expand to {promised}, which no measurement does: "
+            "damaged or hostile."
+        )
+
+
+def _read_npy(stream: IO[bytes], available: int, label: str) -> NDArray[Any]:
+    """Read one .npy body after holding its header against the `available` bytes."""
+    try:
+        version = np.lib.format.read_magic(stream)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, fortran_order, dtype = read_header(stream)
+    except _HEADER_FAULTS as error:
+        raise InputError(f"{label}: not a readable .npy array ({error}).") from error
+    if dtype.hasobject:
+        raise InputError(
+            f"{label}: holds pickled Python objects, which csrecon never loads because they can "
+            "run code. Save it again as a plain numeric array."
+        )
+    plain = dtype.kind in "biufcU" and dtype.itemsize > 0 and dtype.subdtype is None
+    if not plain or any(isinstance(d, bool) or not 0 <= d < 2**60 for d in shape):
+        raise InputError(
+            f"{label}: a header of shape {shape} and type {dtype}; expected plain numbers or text."
+        )
+    count = math.prod(shape)
+    promised = count * dtype.itemsize
+    present = available - stream.tell()
+    if promised > present or promised > MAX_ARRAY_BYTES:
+        raise InputError(
+            f"{label}: the header promises shape {shape} of {dtype} ({promised} bytes), but "
+            f"{present} bytes follow. The file is truncated or damaged: copy or make it again."
+        )
+    content = stream.read(promised)
+    if len(content) < promised:
+        raise InputError(f"{label}: the file ends early; copy or make it again.")
+    flat = np.frombuffer(content, dtype=dtype, count=count)
+    return flat.reshape(shape, order="F" if fortran_order else "C").copy()
+
+
+def read_npy(path: Path) -> NDArray[Any]:
+    """Read a .npy array of numbers.
+
+    Raises:
+        InputError: missing or empty file, pickled objects, or a header that promises more
+            than the file holds.
+    """
+    require_file(path)
+    with reading(path), path.open("rb") as stream:
+        return _read_npy(stream, path.stat().st_size, str(path))
+
+
+def read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """Read every array of a .npz archive, with the checks of `read_npy` on each member.
+
+    Raises:
+        InputError: not a zip archive, a damaged member, or a fault of `read_npy`.
+    """
+    require_file(path)
+    arrays: dict[str, NDArray[Any]] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                label = f"{path}[{member.filename}]"
+                with archive.open(member) as stream:
+                    check_expansion(member.file_size, member.compress_size, label)
+                    name = member.filename.removesuffix(".npy")
+                    arrays[name] = _read_npy(stream, member.file_size, label)
+    except _ARCHIVE_FAULTS as error:
+        raise InputError(f"{path}: not a readable .npz archive ({error}).") from error
+    return arrays
+
+
+def numbers(found: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Those that are real numeric arrays with something in them."""
+    return {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.size
+    }
+
+
+def refuse_existing(*targets: Path, overwrite: bool) -> None:
+    """Raise UsageError when a target exists and may not be replaced."""
+    for target in targets:
+        try:
+            folder, taken = target.is_dir(), os.path.lexists(target)
+        except OSError as error:
+            raise explained(error, target) from error
+        if folder:
+            raise UsageError(f"{target}: is a folder; give a file name.")
+        if taken and not overwrite:
+            raise UsageError(
+                f"{target}: exists already and is kept. Pass --overwrite (overwrite=True) to "
+                "replace it, or give another output name."
+            )
+
+
+def _publish(temporary: Path, target: Path, overwrite: bool) -> None:
+    if overwrite:
+        temporary.replace(target)
+        return
+    try:
+        target.hardlink_to(temporary)  # unlike a rename, refuses an existing target
+    except FileExistsError:
+        refuse_existing(target, overwrite=False)
+        raise
+    except OSError:  # a file system without hard links
+        refuse_existing(target, overwrite=False)
+        temporary.rename(target)
+
+
+@contextlib.contextmanager
+def new_files(
+    *targets: Path, overwrite: bool = False, publish: bool = True
+) -> Iterator[list[Path]]:
+    """Give one temporary path a target; on success move them all into place, else remove them.
+
+    Missing parent folders are made. The temporary names keep the suffix of their target. With
+    `publish=False` it only tries whether the targets could be written, and leaves none.
+
+    Raises:
+        UsageError: a target exists and `overwrite` is false.
+        ResourceError: the disk is full, the folder is read-only or cannot be made.
+    """
+    refuse_existing(*targets, overwrite=overwrite)
+    tag = uuid.uuid4().hex[:12]
+    temporaries = [t.with_name(f".{tag}-{i}{t.suffix}") for i, t in enumerate(targets)]
+    published: list[Path] = []
+    try:
+        for target in targets:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        if not publish:
+            for temporary in temporaries:
+                temporary.touch()
+        yield temporaries
+        if not publish:
+            return
+        for temporary, target in zip(temporaries, targets, strict=True):
+            _publish(temporary, target, overwrite)
+            published.append(target)
+        published.clear()
+    except OSError as error:
+        raise explained(error, targets[0]) from error
+    finally:
+        for leftover in [*temporaries, *(published if not overwrite else [])]:
+            with contextlib.suppress(OSError):
+                leftover.unlink(missing_ok=True)
+
+
+def explained(error: OSError, target: Path) -> ResourceError:
+    """What to tell when the operating system refuses to write `target`."""
+    if error.errno == errno.ENOSPC:
+        return ResourceError(f"{target}: the disk is full; nothing was written. Free some space.")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ResourceError(
+            f"{target}: no permission to write in {os.fspath(target.parent)}; nothing was "
+            "written. Choose another folder: -o for outputs, CSRECON_CACHE for downloads."
+        )
+    return ResourceError(
+        f"{target}: cannot be written ({error.strerror or error}); nothing was written."
+    )
+
+
+def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write plain arrays to an uncompressed .npz (no pickle)."""
+    with path.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **arrays)
+
+
+def _with_null(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _with_null(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_with_null(value) for value in content]
+    unknown = isinstance(content, float) and not math.isfinite(content)
+    return None if unknown else content
+
+
+def json_text(content: Any) -> str:
+    """Indented JSON, with null for the infinite and NaN figures that JSON has no number for."""
+    return json.dumps(_with_null(content), indent=2, allow_nan=False) + "\n"

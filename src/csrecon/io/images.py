@@ -1,0 +1,380 @@
+"""Image files and arrays <-> float32 planes (C, 1, H, W) in [0, 1].
+
+Colour planes are a batch: a gray image is one plane, `ycbcr` and `rgb` are three. Luma is the
+full-range BT.601 plane Y = 0.299 R + 0.587 G + 0.114 B, rounded to the bit depth of the file as
+the papers do; Cb and Cr are the JPEG ones, centred on 1/2. Bit depths exist only in this module.
+"""
+
+import json
+import logging
+import struct
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from csrecon.errors import InputError, UsageError
+from csrecon.io.files import read_npy, require_file
+
+Color = Literal["gray", "ycbcr", "rgb", "complex"]
+BitDepth = Literal[8, 16]
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+# What Pillow's and OpenCV's decoders raise on damaged files.
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    struct.error,
+)
+_DEEP_SUFFIXES = (".png", ".tif", ".tiff")  # what can hold 16 bits
+
+_TO_YCBCR = np.array(
+    [
+        [0.299, 0.587, 0.114],
+        [-0.299 / 1.772, -0.587 / 1.772, 0.886 / 1.772],
+        [0.701 / 1.402, -0.587 / 1.402, -0.114 / 1.402],
+    ]
+)
+_FROM_YCBCR = np.linalg.inv(_TO_YCBCR)
+_CENTRE = np.array([0.0, 0.5, 0.5])
+
+# EXIF orientation -> what shows the stored array (H, W, ...) upright.
+_ORIENTATIONS = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a.swapaxes(0, 1)[:, ::-1],
+    7: lambda a: a.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda a: a.swapaxes(0, 1)[::-1],
+}
+_EXIF_ORIENTATION = 0x0112
+
+_DEEP_GRAY = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_PLANES = 258, 262, 284
+_TIFF_WHITE_IS_ZERO, _TIFF_SEPARATE = 0, 2
+_LONGEST_SIDE = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}
+_BAND = 2**20  # pixels that are computed with at once, in 64 bits; images are kept in their own
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PixelFormat:
+    """What a stack of planes means: its colour space, and the bit depth of the source."""
+
+    color: Color = "gray"
+    bit_depth: BitDepth = 8
+
+    @property
+    def planes(self) -> int:
+        """Number of planes: 3 for ycbcr and rgb, else 1."""
+        return 3 if self.color in ("ycbcr", "rgb") else 1
+
+    @property
+    def channels(self) -> int:
+        """Channels of a plane: 2 (real, imaginary) for complex images, else 1."""
+        return 2 if self.color == "complex" else 1
+
+
+GRAY = PixelFormat()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Planes (P, C, H, W), float32 in [0, 1] (complex ones in the unit disc), and their meaning."""
+
+    planes: Tensor
+    format: PixelFormat
+
+
+def _bands(height: int, width: int) -> Iterator[slice]:
+    """The rows of an image, band by band."""
+    step = max(1, _BAND // width)
+    for top in range(0, height, step):
+        yield slice(top, top + step)
+
+
+def _luma(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Luma of RGB pixels (H, W, 3); integers are rounded half up, without rounding errors."""
+    if np.issubdtype(pixels.dtype, np.integer):
+        return np.asarray(pixels.astype(np.int64) @ [299, 587, 114] + 500) // 1000
+    return np.asarray(pixels @ _TO_YCBCR[0])
+
+
+def _picture(pixels: NDArray[Any], white: int, color: Color) -> Picture:
+    """Pixels (H, W) or (H, W, 3) with the value of white -> planes."""
+    kept = PixelFormat(color, 16 if white == 65535 else 8)
+    stack = np.empty((kept.planes, *pixels.shape[:2]), np.float32)
+    for rows in _bands(*pixels.shape[:2]):
+        band = pixels[rows]
+        if color == "gray":
+            stack[0, rows] = (_luma(band) if band.ndim == 3 else band) / white
+        else:
+            rgb = (np.dstack([band] * 3) if band.ndim == 2 else band) / white
+            values = rgb if color == "rgb" else rgb @ _TO_YCBCR.T + _CENTRE
+            stack[:, rows] = np.moveaxis(values, -1, 0)
+    return Picture(torch.from_numpy(stack)[:, None], kept)
+
+
+def check_color(color: str) -> Color:
+    """Return `color` if it is one of gray, ycbcr, rgb; else raise UsageError."""
+    known = [name for name in get_args(Color) if name != "complex"]
+    if color not in known:
+        raise UsageError(f"color {color!r}: expected one of {', '.join(known)}.")
+    return cast(Color, color)
+
+
+def _decode(path: Path, image: Image.Image, rawmode: str) -> tuple[NDArray[Any], int]:
+    """Pixels (H, W) or (H, W, 3) as integers or floats, and the value of white."""
+    tags = getattr(image, "tag_v2", {})
+    deep = ";16" in rawmode or max(tags.get(_TIFF_BITS, (8,))) > 8
+    if image.mode in _DEEP_GRAY:
+        if "32" in rawmode:
+            raise InputError(f"{path}: 32-bit integers; save it with 8 or 16 bits.")
+        gray = np.asarray(image).astype(np.uint16)
+        if tags.get(_TIFF_PHOTOMETRIC) == _TIFF_WHITE_IS_ZERO:
+            gray = 65535 - gray
+        if "transparency" in image.info:
+            gray[gray == image.info["transparency"]] = 65535
+        return gray, 65535
+    if deep and image.mode != "F":
+        if tags.get(_TIFF_PLANES) == _TIFF_SEPARATE or "transparency" in image.info:
+            raise InputError(
+                f"{path}: 16-bit colour in separate planes or with a transparent colour cannot "
+                "be decoded; save it as plain 16-bit PNG."
+            )
+        return _decode_deep_color(path), 65535
+    if image.mode == "F":
+        pixels = np.asarray(image)
+        if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
+            raise InputError(f"{path}: a floating-point image must lie in [0, 1] and be finite.")
+        return pixels, 1
+    if image.mode in ("1", "L") and not image.has_transparency_data:
+        return np.asarray(image.convert("L")), 255
+    if image.has_transparency_data:
+        log.info("%s: transparency is flattened onto white.", path)
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return np.asarray(image.convert("RGB")), 255
+
+
+def _decode_deep_color(path: Path) -> NDArray[Any]:
+    import cv2  # noqa: PLC0415 - 100 ms that only 16-bit colour files pay
+
+    encoded = np.frombuffer(path.read_bytes(), np.uint8)
+    silent = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        pixels = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
+    finally:
+        cv2.utils.logging.setLogLevel(silent)
+    if pixels is None or pixels.dtype != np.uint16:
+        raise InputError(
+            f"{path}: truncated, or a kind of 16-bit file that cannot be decoded; save it as PNG."
+        )
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    if channels in (2, 4):
+        log.info("%s: transparency is flattened onto white.", path)
+        alpha = pixels[..., -1:] / 65535
+        flat = np.round(pixels[..., :-1] * alpha + 65535 * (1 - alpha))
+        pixels = flat.astype(np.uint16)
+    if channels >= 3:
+        return pixels[..., ::-1]  # OpenCV keeps blue first
+    return pixels[..., 0] if pixels.ndim == 3 else pixels
+
+
+def read(path: Path, color: Color = "gray") -> Picture:
+    """Read an image file: 8 or 16 bits, palette, alpha, CMYK, EXIF rotation applied; or .npy.
+
+    Args:
+        path: PNG, JPEG, TIFF, BMP, WebP or whatever else Pillow opens; of an animation, the
+            first frame. Transparency is flattened onto white.
+        color: `gray` keeps the luma rounded to the file's bit depth (the papers' protocol),
+            `ycbcr` and `rgb` keep three planes.
+
+    Raises:
+        InputError: missing, empty, truncated, too large or not an image.
+    """
+    require_file(path)
+    if path.suffix.lower() == ".npy":
+        try:
+            return from_array(read_npy(path), color)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with path.open("rb") as stream, Image.open(stream) as image:
+                frames = getattr(image, "n_frames", 1)
+                if frames > 1:
+                    log.info("%s: %d frames; the first is used.", path, frames)
+                rawmode = str(image.tile[0].args) if image.tile else ""  # gone after decoding
+                # TIFF comes upright from its decoders.
+                turned = image.format != "TIFF"
+                orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if turned else 1
+                pixels, white = _decode(path, image, rawmode)
+    except UnidentifiedImageError as error:
+        raise InputError(
+            f"{path}: not an image that can be read; expected PNG, JPEG, TIFF, BMP or WebP."
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path}: refused as a decompression bomb ({error}).") from error
+    except _DAMAGED as error:
+        raise InputError(f"{path}: truncated or damaged image ({error}).") from error
+    if orientation in _ORIENTATIONS:
+        pixels = _ORIENTATIONS[orientation](pixels)
+    return _picture(pixels, white, color)
+
+
+def as_numpy(array: NDArray[Any] | Tensor) -> NDArray[Any]:
+    """A NumPy array of the same values, whatever the device, layout and float type."""
+    if not isinstance(array, Tensor):
+        return np.asarray(array)
+    dense = array.detach().to_dense().cpu()
+    return (dense.float() if dense.dtype == torch.bfloat16 else dense).numpy()
+
+
+def from_array(image: NDArray[Any] | Tensor, color: Color | None = None) -> Picture:
+    """Make a picture of an array.
+
+    Args:
+        image: (H, W) or (H, W, 3); uint8, uint16, or floating point in [0, 1], not rounded; or
+            complex (H, W) in the unit disc, one plane of two channels.
+        color: None keeps what is given: gray for (H, W), rgb for (H, W, 3).
+
+    Raises:
+        InputError: another shape or type, values outside [0, 1], NaN or infinity.
+        UsageError: an unknown colour.
+    """
+    array = as_numpy(image)
+    if array.dtype.kind == "c":
+        return _complex_picture(array, color)
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or 0 in array.shape:
+        raise InputError(f"image of shape {array.shape}: expected (H, W) or (H, W, 3).")
+    if array.dtype.kind == "u" and array.dtype.itemsize <= 2:
+        white = int(np.iinfo(array.dtype).max)
+    elif np.issubdtype(array.dtype, np.floating):
+        white = 1
+        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+            raise InputError("a floating-point image must be finite and lie in [0, 1].")
+    else:
+        raise InputError(f"image of type {array.dtype}: expected uint8, uint16 or floating point.")
+    kept: Color = "gray" if array.ndim == 2 else "rgb"
+    return _picture(array, white, check_color(color) if color else kept)
+
+
+def _complex_picture(array: NDArray[Any], color: Color | None) -> Picture:
+    if array.ndim != 2 or 0 in array.shape or color not in (None, "gray"):
+        raise InputError(f"complex image of shape {array.shape}: expected one plane (H, W).")
+    if not (np.isfinite(array).all() and np.abs(array).max() <= 1 + 1e-6):
+        raise InputError("a complex image must be finite, with magnitudes up to 1.")
+    channels = np.stack([array.real, array.imag]).astype(np.float32)
+    return Picture(torch.from_numpy(channels)[None], PixelFormat("complex"))
+
+
+def to_array(planes: Tensor, color: Color) -> NDArray[Any]:
+    """Planes (P, C, H, W) -> float32 (H, W), RGB (H, W, 3) or complex64 (H, W); not clipped."""
+    if color == "complex":
+        real, imaginary = planes.detach()[0].float().cpu().numpy()
+        return np.asarray(real + 1j * imaginary, dtype=np.complex64)
+    stack = planes.detach()[:, 0].float().cpu().numpy()
+    if color == "gray":
+        return np.array(stack[0])
+    pixels = np.empty((*stack.shape[1:], 3), np.float32)
+    for rows in _bands(*stack.shape[1:]):
+        band = np.moveaxis(stack[:, rows].astype(np.float64), 0, -1)
+        pixels[rows] = (band - _CENTRE) @ _FROM_YCBCR.T if color == "ycbcr" else band
+    return pixels
+
+
+def encode(
+    path: Path,
+    pixels: NDArray[Any],
+    bit_depth: BitDepth,
+    observed: NDArray[np.bool_] | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Write (H, W) or RGB (H, W, 3) pixels, clipped to [0, 1], in the format of the suffix.
+
+    16 bits are kept by PNG and TIFF; other formats take 8, and a note says so. `.npy` keeps the
+    float32 or complex64 values as they are, unclipped; other formats show the magnitude of complex
+    ones. Pixels that were not `observed` (H, W) are transparent in PNG and TIFF, NaN in .npy, and
+    black elsewhere. `facts` about the image are written as JSON where the format has a place for
+    text: PNG (the text "csrecon"), TIFF (the description) and JPEG (the comment), but for 16-bit
+    colour.
+
+    Raises:
+        UsageError: a suffix that is no image format, or a format that cannot be so large.
+    """
+    check_suffix(path)
+    suffix = path.suffix.lower()
+    longest = _LONGEST_SIDE.get(suffix)
+    if longest and max(pixels.shape[:2]) > longest:
+        raise UsageError(
+            f"{suffix} holds at most {longest} pixels a side, and the image is "
+            f"{pixels.shape[0]}×{pixels.shape[1]}; use .png or .tif."
+        )
+    if np.iscomplexobj(pixels) and suffix != ".npy":
+        pixels = np.abs(pixels)
+    if observed is not None:
+        pixels = np.where(observed if pixels.ndim == 2 else observed[..., None], pixels, 0)
+        if suffix in _DEEP_SUFFIXES:
+            color = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+            pixels = np.dstack([color, observed.astype(np.float32)])
+        elif suffix == ".npy":
+            pixels[~observed] = np.nan
+    if suffix == ".npy":
+        with path.open("wb") as stream:
+            kind = "<c8" if np.iscomplexobj(pixels) else "<f4"
+            np.save(stream, pixels.astype(kind), allow_pickle=False)
+        return
+    if bit_depth == 16 and suffix not in _DEEP_SUFFIXES:
+        log.warning("%s holds 8 bits a channel; use .png or .tif to keep 16.", suffix)
+        bit_depth = 8
+    white = 255 if bit_depth == 8 else 65535
+    whole: NDArray[Any] = np.empty(pixels.shape, np.uint8 if bit_depth == 8 else np.uint16)
+    for rows in _bands(*pixels.shape[:2]):
+        whole[rows] = np.round(np.clip(pixels[rows], 0, 1).astype(np.float64) * white)
+    if bit_depth == 16 and whole.ndim == 3:
+        import cv2  # noqa: PLC0415
+
+        order = [2, 1, 0, 3][: whole.shape[2]]  # OpenCV keeps blue first
+        _, encoded = cv2.imencode(suffix, whole[..., order])
+        path.write_bytes(encoded.tobytes())
+        return
+    options: dict[str, Any] = {"quality": 95} if suffix in (".jpg", ".jpeg", ".webp") else {}
+    if facts:
+        options |= _as_text(suffix, json.dumps(facts))
+    Image.fromarray(whole).save(path, **options)
+
+
+def _as_text(suffix: str, text: str) -> dict[str, Any]:
+    """The option of Pillow's writer that keeps a text; none for a format without a place."""
+    if suffix == ".png":
+        chunks = PngInfo()
+        chunks.add_text("csrecon", text)
+        return {"pnginfo": chunks}
+    places = {".tif": "description", ".tiff": "description", ".jpg": "comment", ".jpeg": "comment"}
+    return {places[suffix]: text} if suffix in places else {}
+
+
+def check_suffix(path: Path) -> None:
+    """Raise UsageError unless `encode` knows the suffix of `path`."""
+    if path.suffix.lower() not in (*SUFFIXES, ".npy"):
+        raise UsageError(
+            f"{path}: cannot tell the image format from {path.suffix!r}; "
+            f"use one of {', '.join(SUFFIXES)} or .npy for float32."
+        )

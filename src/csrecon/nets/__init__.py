@@ -1,1 +1,0 @@
-"""Proximal networks: one ProxBlock and one builder a file."""

@@ -1,0 +1,1 @@
+"""What turns a measurement into an image: unfolding networks and classical solvers."""

@@ -1,0 +1,54 @@
+"""FR-COAST: COAST with recursion in feature space, computed at half resolution.
+
+With u the pixel-unshuffle by 2 and r = x - ρ∇ the gradient step:
+f = head(u([r, 4∇])) + c ⊙ f_previous; three units f ← f + α ⊙ conv(ReLU(conv(f)));
+x = r + u⁻¹(tail(f)). f is carried to the next iteration and rotated with the image. All
+convolutions are 3×3 with bias; α and c are the two rows of gains.
+
+Source: R, section 5, names recursion in feature space as future work; the residual units are
+COAST's (C, section III).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+
+from csrecon.reconstructors.base import State
+from csrecon.reconstructors.nets.coast import UNITS, ResidualUnit
+from csrecon.reconstructors.schedule import Count
+from csrecon.reconstructors.unfolding import ProxBlock
+
+_GRADIENT_SCALE = 4.0  # brings the gradient image to the size of the features
+
+
+class FrcoastBlock(ProxBlock):
+    """One FR-COAST layer."""
+
+    sites = 2
+    stride = 2
+    reach = stride * (2 + 2 * UNITS)
+
+    def __init__(self, features: Count = 32) -> None:
+        super().__init__()
+        self.features = features
+        planes = self.stride**2 * self.channels
+        self.head = nn.Conv2d(2 * planes, features, 3, padding=1)
+        self.residual = nn.ModuleList(ResidualUnit(features) for _ in range(UNITS))
+        self.tail = nn.Conv2d(features, planes, 3, padding=1)
+
+    def begin(self, x: Tensor) -> State:
+        """x⁰, and features that are zero."""
+        height, width = (side // self.stride for side in x.shape[-2:])
+        return State(x, x.new_zeros(len(x), self.features, height, width))
+
+    def prox(self, state: State, gradient: Tensor, gain: Tensor) -> tuple[State, Tensor]:
+        """One iteration on image and features; there is no penalty."""
+        assert state.features is not None
+        r = self.descend(state, gradient)
+        inputs = torch.cat([r, _GRADIENT_SCALE * gradient], dim=1)
+        f = self.head(pixel_unshuffle(inputs, self.stride))
+        f = f + gain[1].view(-1, 1, 1) * state.features
+        for unit in self.residual:
+            f = unit(f, gain[0])
+        image = r + pixel_shuffle(self.tail(f), self.stride)
+        return State(image, f.to(state.features.dtype)), r.new_zeros(())

@@ -1,0 +1,58 @@
+"""Options of a part that is chosen by name, checked against its signature.
+
+Networks, modulations, starts and solvers are chosen by a name and options, in a weights file, in
+models.yaml or on the command line; the signature of what they build says which options there are.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import pydantic
+from pydantic import ConfigDict
+
+from csrecon.errors import ModelError, nearest
+
+Built = TypeVar("Built")
+
+
+def options_of(build: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The options that a class or function takes, by name."""
+    found = inspect.signature(build).parameters
+    return {name: p for name, p in found.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+
+
+def build(
+    registry: Mapping[str, Callable[..., Built]], what: str, name: str, **options: Any
+) -> Built:
+    """Build the part of a name with its options; texts are converted to the type they stand for.
+
+    Args:
+        registry: name -> class or function.
+        what: to call the parts in messages, such as `solver`.
+        name: of the part.
+        options: by name.
+
+    Raises:
+        ModelError: an unknown name, an option that the part does not take, or a value that is none.
+    """
+    if name not in registry:
+        raise ModelError(f"unknown {what} {name!r}: {nearest(name, registry)}")
+    known = options_of(registry[name])
+    for option in options:
+        if option not in known:
+            hint = nearest(option, known) if known else "it takes none."
+            raise ModelError(f"{what} {name!r} has no option {option!r}: {hint}")
+    fields: dict[str, Any] = {
+        key: (p.annotation, ... if p.default is p.empty else p.default) for key, p in known.items()
+    }
+    model = pydantic.create_model("Options", __config__=ConfigDict(extra="forbid"), **fields)
+    try:
+        checked = model(**options)
+    except pydantic.ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}={e['input']!r}: {e['msg'].lower()}"
+            for e in error.errors()[:3]
+        )
+        raise ModelError(f"{what} {name!r}: {faults}.") from error
+    return registry[name](**{key: getattr(checked, key) for key in known})

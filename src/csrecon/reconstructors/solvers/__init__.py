@@ -1,0 +1,10 @@
+"""Classical solvers: one file each; they need no training and take any operator."""
+
+from collections.abc import Callable
+
+from csrecon.reconstructors.base import Reconstructor
+from csrecon.reconstructors.solvers.fista import Fista
+from csrecon.reconstructors.solvers.tv import TotalVariation
+
+SOLVERS: dict[str, Callable[..., Reconstructor]] = {"fista": Fista, "tv": TotalVariation}
+"""Name -> solver, a dataclass whose fields are its options."""

@@ -1,0 +1,75 @@
+"""Total variation: min_x ½‖Ax - y‖² + λ TV(x), by accelerated proximal gradient steps.
+
+TV is the isotropic sum over pixels of the length of the forward differences. Its proximal map
+is solved on the dual, p ← P(p + ∇(v - λ ∇ᵀp) / (8 λ)), where P projects every pair of
+differences onto the unit disc; p is kept between steps. λ falls geometrically, so that early
+steps remove the aliasing of Aᵀy and late ones keep detail.
+
+Source: Beck and Teboulle, IEEE TIP 2009 (FISTA and its dual for TV).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from csrecon.reconstructors.base import Step, last
+from csrecon.reconstructors.schedule import Count
+from csrecon.reconstructors.solvers.proximal import Strength, falling, proximal_gradient
+from csrecon.sensing.measurement import Measurement
+
+
+def differences(x: Tensor) -> Tensor:
+    """Forward differences ∇x of (B, C, H, W) down and right, (B, 2C, H, W); zero at the end."""
+    down = torch.diff(x, dim=2, append=x[:, :, -1:])
+    right = torch.diff(x, dim=3, append=x[:, :, :, -1:])
+    return torch.cat([down, right], dim=1)
+
+
+def differences_adjoint(p: Tensor) -> Tensor:
+    """∇ᵀp of (B, 2C, H, W), (B, C, H, W)."""
+    down, right = (half.clone() for half in p.chunk(2, dim=1))
+    down[:, :, -1:] = 0
+    right[:, :, :, -1:] = 0
+    zero_row, zero_column = torch.zeros_like(down[:, :, :1]), torch.zeros_like(right[..., :1])
+    return -torch.diff(down, dim=2, prepend=zero_row) - torch.diff(
+        right, dim=3, prepend=zero_column
+    )
+
+
+def denoise(v: Tensor, weight: float, p: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    """The proximal map of weight · TV at v, from the dual p (B, 2C, H, W): image and new dual."""
+    for _ in range(iterations):
+        p = p + differences(v - weight * differences_adjoint(p)) / (8 * weight)
+        p = p / p.square().sum(dim=1, keepdim=True).sqrt().clamp(min=1)
+    return v - weight * differences_adjoint(p), p
+
+
+@dataclass(frozen=True)
+class TotalVariation:
+    """The solver: `iterations` outer steps with λ from `first` to `last`, `inner` dual steps each.
+
+    The defaults were chosen on images of T91, noiseless, at ratios 0.1 and 0.4. Of complex images
+    the differences of both channels count as one vector.
+    """
+
+    iterations: Count = 100
+    inner: Count = 5
+    first: Strength = 0.1
+    last: Strength = 0.0003
+
+    def steps(self, m: Measurement) -> Iterator[Step]:
+        """Every iterate."""
+        dual = torch.zeros_like(differences(m.operator.adjoint(m.y)))
+
+        def prox(v: Tensor, weight: float) -> Tensor:
+            nonlocal dual
+            image, dual = denoise(v, weight, dual, self.inner)
+            return image
+
+        yield from proximal_gradient(m, prox, falling(self.first, self.last, self.iterations))
+
+    def __call__(self, m: Measurement) -> Tensor:
+        """The last iterate, (B, C, H, W), not clipped."""
+        return last(self.steps(m)).image

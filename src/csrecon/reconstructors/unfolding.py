@@ -1,0 +1,316 @@
+"""Recursive deep unfolding: x ← prox_i(x - ρ_i Aᵀ(A x - y), α), layer i applied R_i times.
+
+A plain unfolding network is the case where every count R_i is 1. A modulation turns the place in
+the recursion into gains α; it never sees the image, and a block never sees the operator.
+
+Source: R (Alhejaili et al. 2023), sections 3.1 and 3.2.
+"""
+
+import copy
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Annotated, Self, cast
+
+import torch
+from pydantic import ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from csrecon.errors import UsageError
+from csrecon.reconstructors.base import State, Step, last
+from csrecon.reconstructors.modulation import Modulation
+from csrecon.reconstructors.orientations import COUNT, oriented, upright
+from csrecon.reconstructors.schedule import Count, Order, Schedule, Visit
+from csrecon.reconstructors.starts import AdjointStart
+from csrecon.sensing.measurement import Condition, Measurement
+from csrecon.sensing.operators import Blocks
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recursion:
+    """How the blocks of a network are applied.
+
+    Attributes:
+        schedule: iterations of each layer, where a call names none.
+        relax_after: from the iteration of a layer after this one, the state moves half of the way
+            that the layer proposes (Krasnoselskii-Mann relaxation), so that many iterations settle
+            instead of swinging; None never.
+        rotate: the j-th iteration of a layer is computed in the j-th of the eight orientations of
+            a square, so that the layer's own errors do not add up: the geometric self-ensemble
+            (Lim et al., EDSR, CVPR-W 2017) spread over the iterations.
+        projection: the last iterate is made consistent with y (Measurement.consistent); with
+            ‖A‖ ≤ 1 and noiseless y that never raises the error.
+        order: of the visits (Schedule).
+        blockwise: every block is reconstructed as an image of its own (ISTA-Net+).
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    schedule: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=1000)], ...], Field(min_length=1, max_length=256)
+    ]
+    relax_after: Count | None = None
+    rotate: bool = False
+    projection: bool = False
+    order: Order = "layers"
+    blockwise: bool = False
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training covered, and what a user may ask for.
+
+    Attributes:
+        ipl: the largest iteration count of a layer seen in training.
+        max_ipl: the largest count allowed; between both, the modulation is conditioned on what it
+            was at `ipl`, and a note says so.
+        ratios: smallest and largest trained m/n.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    ipl: Annotated[int, Field(ge=1)]
+    max_ipl: Annotated[int, Field(ge=1, le=1000)]
+    ratios: tuple[float, float]
+
+
+class ProxBlock(nn.Module, ABC):
+    """One layer: a learned step length ρ and a proximal network.
+
+    Attributes:
+        channels: of its images: 1, or 2 for complex ones.
+        sites: rows of gains that it takes.
+        reach: how many pixels far `prox` looks: what a tile needs around it.
+        stride: the image is padded to multiples of it, by repetition at the bottom and right;
+            features are carried at 1/stride of the resolution.
+        penalised: whether training uses the penalty of `prox`; without, none is computed.
+    """
+
+    channels = 1
+    sites = 1
+    reach: int
+    stride = 1
+    penalised = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rho = nn.Parameter(torch.tensor(0.5))
+
+    def begin(self, x: Tensor) -> State:
+        """The state that the recursion begins with, from x⁰ (B, C, H, W) of a padded size."""
+        return State(x)
+
+    def descend(self, state: State, gradient: Tensor) -> Tensor:
+        """The gradient step r = x - ρ Aᵀ(A x - y), (B, C, H, W) (R, eq. 4)."""
+        return state.image - self.rho * gradient
+
+    @abstractmethod
+    def prox(self, state: State, gradient: Tensor, gain: Tensor) -> tuple[State, Tensor]:
+        """One iteration (R, eqs. 4 and 5).
+
+        Args:
+            state: image (B, C, H, W) and features.
+            gradient: of the data term at the image, (B, C, H, W).
+            gain: (sites, features).
+
+        Returns:
+            The next state, and a scalar penalty that training may add to its loss; zero in
+            evaluation mode.
+        """
+
+    def fold(self, gain: Tensor) -> None:
+        """Multiply gains (sites, features) into the weights, in place.
+
+        From then on gains of 1 do what these gains did before. Unrolling needs it, nothing else.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not fold gains into its weights.")
+
+    def forward(self, state: State, gradient: Tensor, gain: Tensor) -> tuple[State, Tensor]:
+        """`prox`."""
+        return self.prox(state, gradient, gain)
+
+
+Apply = Callable[[ProxBlock, State, Tensor, Tensor], tuple[State, Tensor]]
+"""How a block is applied to a state, the gradient there, and its gains: state and penalty."""
+
+
+def apply_whole(
+    block: ProxBlock, state: State, gradient: Tensor, gain: Tensor
+) -> tuple[State, Tensor]:
+    """Apply a block to whole images."""
+    result: tuple[State, Tensor] = block(state, gradient, gain)
+    return result
+
+
+class Unfolding(nn.Module):
+    """Blocks, visited by a schedule, modulated, from a start: every network of csrecon.
+
+    Args:
+        blocks: one ProxBlock a layer.
+        recursion: how they are applied; a Schedule stands for a Recursion with nothing else.
+        modulation: makes the gains of every iteration.
+        start: makes x⁰ of a measurement, and the gradient there; None for Aᵀy.
+        trained: what the network was trained for; None allows what the schedule asks.
+
+    Attributes:
+        blueprint: JSON of the blueprint that the network was built from; None without one.
+    """
+
+    blueprint: str | None = None
+
+    def __init__(
+        self,
+        blocks: Sequence[ProxBlock],
+        recursion: Recursion | Schedule,
+        modulation: Modulation,
+        start: nn.Module | None = None,
+        trained: Trained | None = None,
+    ) -> None:
+        super().__init__()
+        if isinstance(recursion, Schedule):
+            recursion = Recursion(recursion.counts, order=recursion.order)
+        if len(blocks) != len(recursion.schedule):
+            raise UsageError(f"{len(blocks)} blocks for a schedule of {len(recursion.schedule)}.")
+        self.blocks = nn.ModuleList(blocks)
+        self.recursion = recursion
+        self.modulation = modulation
+        highest = max(recursion.schedule)
+        self.trained = trained or Trained(highest, highest, (0.0, 1.0))
+        self.start = start or AdjointStart()
+        self._apply_block: Apply = apply_whole
+
+    @property
+    def schedule(self) -> Schedule:
+        """The counts and the order of the visits."""
+        return Schedule(self.recursion.schedule, self.recursion.order)
+
+    def at(self, ipl: int | Sequence[int]) -> Self:
+        """This network with other iteration counts, one for all layers or one a layer.
+
+        It shares all weights with this one.
+
+        Raises:
+            UsageError: a count below 1, or another number of counts than layers.
+        """
+        view = copy.copy(self)
+        view.recursion = replace(self.recursion, schedule=self.schedule.with_ipl(ipl).counts)
+        return view
+
+    def applied(self, by: Apply) -> Self:
+        """This network with its blocks applied in another way, such as tile by tile."""
+        view = copy.copy(self)
+        view._apply_block = by
+        return view
+
+    def orientation(self, visit: Visit) -> int:
+        """The orientation, 0..7, in which a visited layer computes."""
+        return (visit.iteration - 1) % COUNT if self.recursion.rotate else 0
+
+    def check_allowed(self) -> None:
+        """Raise UsageError for a schedule above `trained.max_ipl`."""
+        if max(self.recursion.schedule) > self.trained.max_ipl:
+            raise UsageError(
+                f"IPL {self.schedule}: this network allows 1..{self.trained.max_ipl} iterations "
+                "per layer."
+            )
+
+    def _check(self, m: Measurement) -> None:
+        """Refuse images of other channels; note what lies outside the training."""
+        channels = m.operator.domain[0]
+        known = cast(ProxBlock, self.blocks[0]).channels
+        if channels != known:
+            raise UsageError(
+                f"this network reconstructs images of {known} channel(s), and the measurement is "
+                f"of {'a complex image' if channels == 2 else f'{channels} channels'}. Use a "
+                "classical solver, such as --model fista, or another network."
+            )
+        if self.training:
+            return
+        self.check_allowed()
+        highest, trained = max(self.recursion.schedule), self.trained
+        if highest > trained.ipl:
+            log.warning(
+                "IPL %s: above %d iterations per layer the modulation is conditioned on the values "
+                "it has there.",
+                self.schedule,
+                trained.ipl,
+            )
+        low, high = trained.ratios
+        ratio = m.operator.ratio
+        if not low * 0.9 <= ratio <= high * 1.1:
+            log.warning(
+                "ratio %.4f lies outside the trained range %g..%g: quality is not known there.",
+                ratio,
+                low,
+                high,
+            )
+
+    def steps(self, m: Measurement) -> Iterator[Step]:
+        """Every iterate of the recursion, in order.
+
+        Args:
+            m: the measurement; its operator should have ‖A‖ ≤ 1 (Measurement.normalized).
+
+        Raises:
+            UsageError: counts that this network does not allow, images of other channels, or
+                `blockwise` without blocks.
+        """
+        self._check(m)
+        condition = Condition(m.operator.ratio, m.noise)
+        local, blocks = self._split(m)
+        with torch.autocast(local.y.device.type, enabled=False):
+            x, gradient = self.start(local)
+        state = cast(ProxBlock, self.blocks[0]).begin(self._padded(x))
+        height, width = x.shape[-2:]
+        del x
+        for visit in self.schedule.visits(self.trained.ipl):
+            if visit.index > 1:
+                gradient = local.gradient(state.image[..., :height, :width])
+            gain = self.modulation(condition, visit)
+            block = cast(ProxBlock, self.blocks[visit.layer])
+            turn = self.orientation(visit)
+            gradient = oriented(self._padded(gradient), turn)
+            turned = state.map(partial(oriented, orientation=turn))
+            proposed, penalty = self._apply_block(block, turned, gradient, gain)
+            del gradient, turned  # a huge image has room for few of its size
+            proposed = proposed.map(partial(upright, orientation=turn))
+            relax_after = self.recursion.relax_after
+            relaxing = relax_after is not None and visit.iteration > relax_after
+            state = state.relaxed(proposed) if relaxing else proposed
+            del proposed
+            if block.stride > 1:  # what lies beyond the image repeats its border
+                cropped = state.image[..., :height, :width]
+                state = State(self._padded(cropped), state.features)
+            image = state.image[..., :height, :width]
+            if self.recursion.projection and visit.index == visit.total:
+                image = local.consistent(image)
+            whole = blocks.join(image) if blocks is not None else image
+            yield Step(whole, penalty, visit.index, visit.total)
+            del image, whole
+
+    def _split(self, m: Measurement) -> tuple[Measurement, Blocks | None]:
+        """The measurement to work on, and what joins its blocks again where they are apart."""
+        if not self.recursion.blockwise:
+            return m, None
+        if not isinstance(m.operator, Blocks):
+            raise UsageError(
+                "this network works block by block, and the operator "
+                f"({type(m.operator).__name__}) has no blocks."
+            )
+        operator, y = m.operator.split(m.y)
+        return replace(m, operator=operator, y=y), m.operator
+
+    def _padded(self, x: Tensor) -> Tensor:
+        """Images padded to a multiple of the blocks' stride, by repetition."""
+        stride = cast(ProxBlock, self.blocks[0]).stride
+        down, right = -x.shape[-2] % stride, -x.shape[-1] % stride
+        return pad(x, (0, right, 0, down), mode="replicate") if down or right else x
+
+    def forward(self, m: Measurement) -> Tensor:
+        """The last iterate, (B, C, H, W), not clipped."""
+        return last(self.steps(m)).image

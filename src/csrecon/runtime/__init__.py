@@ -1,0 +1,1 @@
+"""How a reconstructor runs on this machine: device, precision, tiles, memory."""

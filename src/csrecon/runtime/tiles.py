@@ -1,0 +1,116 @@
+"""Tiles: a block applied to one part of an image after the other, with the same result.
+
+`prox` looks `reach` pixels far, so a tile with a margin of that many pixels, clipped at the true
+border, gives exactly what the whole image gives. Tiles begin at multiples of the block's stride,
+and the features of a state are cut with the image. Memory then depends on the tile and not on the
+image.
+"""
+
+import logging
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from csrecon.reconstructors.base import State
+from csrecon.reconstructors.unfolding import ProxBlock
+
+log = logging.getLogger(__name__)
+
+SMALLEST = 64
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device is out of memory; each says so in words of its own."""
+    said = str(error)
+    ended = "out of memory" in said or "can't allocate memory" in said
+    return ended or isinstance(error, torch.OutOfMemoryError)
+
+
+def planes_in_a_tile(side: int, height: int, width: int) -> int:
+    """How many planes of height × width pixels fill a tile of a side, at least 1."""
+    return max(1, side**2 // (height * width))
+
+
+class Tiles:
+    """Applies blocks tile by tile; when out of memory it goes on with smaller tiles.
+
+    Args:
+        side: of the largest tile in pixels, without its margin. What has no more pixels than that
+            tile is worked on as a whole, whatever its shape.
+    """
+
+    def __init__(self, side: int) -> None:
+        self.side = side
+
+    def __call__(
+        self, block: ProxBlock, state: State, gradient: Tensor, gain: Tensor
+    ) -> tuple[State, Tensor]:
+        """A state, the gradient there (B, C, H, W) and gains -> the next state; no penalty.
+
+        Raises:
+            RuntimeError: not even the smallest tile fits (see is_out_of_memory).
+        """
+        image = state.image
+        while True:
+            try:
+                return self._tiled(block, state, gradient, gain), image.new_zeros(())
+            except RuntimeError as error:
+                if self.side <= SMALLEST or not is_out_of_memory(error):
+                    raise
+            self.side = max(SMALLEST, min(self.side, math.isqrt(image.numel())) // 2)
+            torch.cuda.empty_cache()
+            log.warning("memory is short: going on with tiles of %d pixels.", self.side)
+
+    def _tiled(self, block: ProxBlock, state: State, gradient: Tensor, gain: Tensor) -> State:
+        out = state.map(torch.empty_like)
+        batch, _, height, width = state.image.shape
+        many = planes_in_a_tile(self.side, height, width)
+        for first in range(0, batch, many):
+            images = slice(first, first + many)
+            for inner, outer, core in _windows(height, width, self.side, block):
+                part = _cut(state, images, outer, block.stride)
+                made, _ = block.prox(part, gradient[images, :, *outer], gain)
+                place = _cut(out, images, inner, block.stride)
+                kept = _cut(made, slice(None), core, block.stride)
+                place.image.copy_(kept.image)
+                if place.features is not None and kept.features is not None:
+                    place.features.copy_(kept.features)
+        return out
+
+
+Window = tuple[slice, slice]
+
+
+def _cut(state: State, images: slice, window: Window, stride: int) -> State:
+    """The part of a state in a window of pixels, as views."""
+    features = None
+    if state.features is not None:
+        coarse = (slice(s.start // stride, s.stop // stride) for s in window)
+        features = state.features[images, :, *coarse]
+    return State(state.image[images, :, *window], features)
+
+
+def _windows(
+    height: int, width: int, side: int, block: ProxBlock
+) -> Iterator[tuple[Window, Window, Window]]:
+    """Every tile: where it lies, where it lies with its margin, and where it lies in that."""
+    if height * width <= side**2:
+        side = max(height, width)
+    for rows in _spans(height, side, block.reach, block.stride):
+        for columns in _spans(width, side, block.reach, block.stride):
+            yield (rows[0], columns[0]), (rows[1], columns[1]), (rows[2], columns[2])
+
+
+def _spans(
+    length: int, side: int, margin: int, stride: int = 1
+) -> Iterator[tuple[slice, slice, slice]]:
+    """Equal parts of at most a side, in strides: a narrow rest would be mostly margin."""
+    cells, margin = length // stride, -(-margin // stride) * stride
+    count = -(-cells // max(1, side // stride))
+    edges = [cells * index // count * stride for index in range(count + 1)]
+    for start, end in pairwise(edges):
+        low, high = max(0, start - margin), min(length, end + margin)
+        yield slice(start, end), slice(low, high), slice(start - low, end - low)

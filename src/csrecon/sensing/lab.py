@@ -1,0 +1,287 @@
+"""A laboratory's own measurements: bare values, in the order and the units of its camera.
+
+The camera is taken to give gain · Φx + offset for every block. What lies in which order is said
+by an Arrangement; where the shapes leave only one reading it needs not be said.
+"""
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from csrecon.errors import InputError, UsageError
+from csrecon.io.images import PixelFormat
+from csrecon.sensing.measurement import Measurement
+from csrecon.sensing.native import as_values
+from csrecon.sensing.operators import BlockOperator, Phi
+
+log = logging.getLogger(__name__)
+
+Layout = Literal["auto", "blocks-first", "measurements-first"]
+Order = Literal["C", "F"]
+
+_MOST_BLOCKS = 2**15  # along a side of the grid
+_UNEVEN = 0.1  # share of a white scene that may not follow Φ
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """How values lie in their array, and what the camera made of them.
+
+    Attributes:
+        layout: (blocks, m) or (m, blocks); `auto` tells by m.
+        pixel_order: of a block's pixels in the columns of Φ: C row by row, F column by column
+            (MATLAB's).
+        block_order: of the blocks: C row by row, F column by column.
+        positions: (blocks, 2) zero-based row and column of every block in the grid of blocks; the
+            others were not measured. None for all blocks, in their order.
+        gain: what the camera multiplied by; `auto` estimates gain and offset.
+        offset: what it added to every value; None for 0, or for what `auto` finds.
+        white, black: values of an all-white (x = 1) and an all-black scene, (m,) or one row a
+            block; they give gain and offset.
+        differential: every pattern was followed by its complement; their difference counts.
+        noise: standard deviation of the noise on a value, as far as it is known.
+    """
+
+    layout: Layout = "auto"
+    pixel_order: Order = "C"
+    block_order: Order = "C"
+    positions: NDArray[Any] | None = None
+    gain: float | Literal["auto"] = 1.0
+    offset: float | None = None
+    white: NDArray[Any] | None = None
+    black: NDArray[Any] | None = None
+    differential: bool = False
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for unknown words, contradictions, a gain of 0, or negative noise."""
+        for name, kind in (("layout", Layout), ("pixel_order", Order), ("block_order", Order)):
+            if getattr(self, name) not in get_args(kind):
+                raise UsageError(
+                    f"{name} {getattr(self, name)!r}: expected {', '.join(get_args(kind))}."
+                )
+        if (self.white is None) != (self.black is None):
+            raise UsageError("calibration needs a white and a black scene, both.")
+        if self.white is not None and (self.gain != 1.0 or self.offset is not None):
+            raise UsageError("a white and a black scene give gain and offset: leave those out.")
+        if self.gain != "auto" and not (np.isfinite(self.gain) and self.gain != 0):
+            raise UsageError(f"gain {self.gain}: expected a number other than 0, or auto.")
+        if not (np.isfinite(self.noise) and self.noise >= 0):
+            raise UsageError(f"noise {self.noise}: expected a standard deviation, from 0 on.")
+
+
+Estimator = Callable[[Tensor, BlockOperator, float | None], "Calibration"]
+"""Estimates gain and offset of values (1, gh, gw, m) of blocks; the offset may be known."""
+_Ordered = Callable[[NDArray[np.float32], int, str], NDArray[np.float32]]
+"""Brings values of so many blocks, called so, into the order (blocks, m)."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The gain and the mean offset that were removed from the values.
+
+    Attributes:
+        gain, offset: the values were gain · Φx + offset.
+        gain_error: relative standard error of an estimated gain; None where nothing was estimated.
+        offset_error: standard error of the offset in units of the values; 0 for a given offset
+            beside an estimated gain, None where nothing was estimated.
+    """
+
+    gain: float
+    offset: float
+    gain_error: float | None = None
+    offset_error: float | None = None
+
+
+def _by_rows(phi: Phi, block: tuple[int, int]) -> Phi:
+    """Φ for blocks read row by row, from a Φ for blocks read column by column."""
+    turned = phi.matrix.reshape(-1, block[1], block[0]).swapaxes(1, 2).reshape(phi.shape)
+    return Phi(np.ascontiguousarray(turned))
+
+
+def _rows_last(
+    values: NDArray[np.float32], m: int, blocks: int, layout: Layout, label: str
+) -> NDArray[np.float32]:
+    """(blocks, m) from a block of its own, (blocks, m), (m, blocks), (gh, gw, m) or (m, gh, gw)."""
+    if values.ndim == 1:
+        values = values[None] if layout != "measurements-first" else values[:, None]
+    first = values.shape[0] == m and values[0].size == blocks
+    final = values.shape[-1] == m and values[..., 0].size == blocks
+    if layout == "auto" and first and final and blocks > 1:
+        raise UsageError(
+            f"{label} of shape {values.shape}: {m} is both the number of blocks and of "
+            "measurements a block; say --layout blocks-first or measurements-first."
+        )
+    if final and layout != "measurements-first":
+        return values.reshape(blocks, m)
+    if first and layout != "blocks-first":
+        return np.ascontiguousarray(values.reshape(m, blocks).T)
+    raise InputError(
+        f"{label} of shape {values.shape}: expected {blocks} blocks × {m} measurements"
+        f"{'' if layout == 'auto' else f' in the layout {layout}'}. Is Φ the right one, and the "
+        "image's size? With blocks missing, say where the others are (--positions)."
+    )
+
+
+def _places(
+    arrangement: Arrangement, grid: tuple[int, int], label: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row and column in the grid of every block, in the order of the values."""
+    gh, gw = grid
+    if arrangement.positions is None:
+        index = np.arange(gh * gw)
+        if arrangement.block_order == "F":
+            return index % gh, index // gh
+        return index // gw, index % gw
+    given = np.asarray(arrangement.positions)
+    if given.ndim != 2 or given.shape[1] != 2 or not (given == np.floor(given)).all():
+        raise InputError(
+            f"{label}: positions of shape {given.shape}; expected a line row,column a block, in "
+            "whole numbers from zero."
+        )
+    row, column = given.astype(np.int64).T
+    if row.min() < 0 or column.min() < 0 or row.max() >= gh or column.max() >= gw:
+        raise InputError(
+            f"{label}: positions up to row {row.max()} and column {column.max()}; the image has "
+            f"{gh}×{gw} blocks, counted from zero."
+        )
+    if len(np.unique(row * gw + column)) < len(row):
+        raise InputError(f"{label}: a position is there twice.")
+    return row, column
+
+
+def _spanned(
+    phi: Phi, arrangement: Arrangement, block: tuple[int, int] | None, label: str
+) -> tuple[int, int]:
+    """The size of the image whose grid of blocks the positions span."""
+    if arrangement.positions is None:
+        raise UsageError(f"{label}: needs --shape HxW (shape=), the size of the image.")
+    bh, bw = BlockOperator(phi, (1, 1), block).block
+    given = np.asarray(arrangement.positions)
+    if given.ndim != 2 or given.shape[1] != 2 or not np.isfinite(given).all() or not given.size:
+        raise InputError(f"{label}: positions of shape {given.shape}; expected a line row,column.")
+    rows, columns = (int(largest) + 1 for largest in given.max(axis=0))
+    if not (0 < rows <= _MOST_BLOCKS and 0 < columns <= _MOST_BLOCKS):
+        raise InputError(f"{label}: positions up to row {rows - 1} and column {columns - 1}.")
+    shape = rows * bh, columns * bw
+    log.info(
+        "%s: the positions span %d×%d blocks, so the image is taken as %d×%d pixels; --shape says "
+        "otherwise.",
+        label,
+        rows,
+        columns,
+        *shape,
+    )
+    return shape
+
+
+def measurement(
+    values: NDArray[Any],
+    phi: Phi,
+    shape: tuple[int, int] | None,
+    arrangement: Arrangement,
+    block: tuple[int, int] | None = None,
+    label: str = "y",
+    estimator: Estimator | None = None,
+) -> tuple[Measurement, Calibration]:
+    """The gray measurement of a laboratory's values.
+
+    Args:
+        values: finite real numbers, as `arrangement` says.
+        phi: what measured; with `differential` the Φ of the differences, or of all patterns.
+        shape: (H, W) of the image in pixels; None for the grid that the positions span.
+        arrangement: orders and units.
+        block: (bh, bw); None for square blocks.
+        label: what to call the values in messages.
+        estimator: of an unknown gain, where the arrangement leaves it open.
+
+    Raises:
+        InputError: values, positions or scenes that do not fit Φ and the shape; a gain or an
+            offset that the estimator cannot be sure of.
+        UsageError: a layout or a size that only the caller can know.
+    """
+    given = as_values(values, label)
+    if arrangement.differential and phi.shape[0] in given.shape and phi.shape[0] % 2 == 0:
+        phi = Phi.given(phi.matrix[0::2] - phi.matrix[1::2])
+    plain = BlockOperator(phi, shape or _spanned(phi, arrangement, block, label), block)
+    shape = plain.image_shape
+    if arrangement.pixel_order == "F":
+        phi = _by_rows(phi, plain.block)
+    gh, gw = plain.grid
+    row, column = _places(arrangement, plain.grid, label)
+    values_each = 2 if arrangement.differential else 1
+    rows = plain.m * values_each
+
+    def ordered(array: NDArray[np.float32], blocks: int, name: str) -> NDArray[np.float32]:
+        ready = _rows_last(array, rows, blocks, arrangement.layout, name)
+        return ready[:, 0::2] - ready[:, 1::2] if arrangement.differential else ready
+
+    y = np.zeros((1, gh, gw, plain.m), np.float32)
+    y[0, row, column] = ordered(given, len(row), label)
+    present = np.zeros((gh, gw), np.float32)
+    present[row, column] = 1
+    complete = bool(present.all())
+    operator = BlockOperator(
+        phi, shape, plain.block, None, None if complete else torch.from_numpy(present)
+    )
+    scenes = None
+    if arrangement.white is not None and arrangement.black is not None:
+        white, black = (
+            _scene(scene, rows, name, ordered)
+            for name, scene in (("white", arrangement.white), ("black", arrangement.black))
+        )
+        scenes = white, black
+    removed, offset = _calibrated(arrangement, y, operator, scenes, estimator)
+    y = ((y - offset) / removed.gain).astype(np.float32) * present[..., None]
+    m = Measurement.of(operator, torch.from_numpy(y), PixelFormat("gray"))
+    noise = arrangement.noise * math.sqrt(values_each) / abs(removed.gain)
+    return replace(m, noise=noise, scale=removed.gain), removed
+
+
+def _scene(scene: NDArray[Any], rows: int, name: str, ordered: _Ordered) -> NDArray[np.float64]:
+    values = as_values(scene, name)
+    blocks = values.size // rows
+    if blocks < 1 or values.size % rows:
+        raise InputError(f"{name} of shape {values.shape}: expected {rows} values a block.")
+    mean: NDArray[np.float64] = ordered(values, blocks, name).astype(np.float64).mean(axis=0)
+    return mean
+
+
+def _calibrated(
+    arrangement: Arrangement,
+    y: NDArray[np.float32],
+    operator: BlockOperator,
+    scenes: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
+    estimator: Estimator | None,
+) -> tuple[Calibration, NDArray[np.float64]]:
+    """The gain and the mean offset, and the offset of every row of Φ."""
+    if scenes is not None:
+        ones = torch.ones(1, operator.n)
+        flat = operator.rows(ones)[0].double().numpy()  # what a white block gives
+        white, black = scenes
+        contrast = white - black
+        gain = float(flat @ contrast / max(flat @ flat, 1e-12))
+        if gain == 0:
+            raise InputError("the white and the black scene tell no gain: they are the same.")
+        missed = np.linalg.norm(contrast - gain * flat) / np.linalg.norm(contrast)
+        if missed > _UNEVEN:
+            log.warning(
+                "%.0f %% of the white scene does not follow Φ: another Φ, another order, or uneven "
+                "light?",
+                100 * missed,
+            )
+        return Calibration(gain, float(black.mean())), black
+    if arrangement.gain != "auto":
+        given = arrangement.offset or 0.0
+        return Calibration(float(arrangement.gain), given), np.full(operator.m, given)
+    if estimator is None:
+        raise UsageError("gain auto: an estimator is needed; csrecon.reconstruct brings one.")
+    found = estimator(torch.from_numpy(y), operator, arrangement.offset)
+    return found, np.full(operator.m, found.offset)

@@ -1,0 +1,304 @@
+"""Measurement files: `y.npy` (P, *y_shape) with `y.json` beside it, or one `y.npz`.
+
+The sidecar says how y was made and carries the SHA-256 of y and of what its operator is made of, so
+that a sidecar of another y, or another Φ, is refused instead of silently giving a wrong image. What
+a seed determines is made again and checked; anything else is asked for, or packed in the .npz.
+Nothing is read with pickle, and no path is stored.
+"""
+
+import logging
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from csrecon._version import __version__
+from csrecon.errors import CsreconError, InputError, UsageError
+from csrecon.io import arrays, files
+from csrecon.io.images import PixelFormat
+from csrecon.sensing import sidecar
+from csrecon.sensing.measurement import Measurement
+from csrecon.sensing.operators import BlockOperator, Phi
+from csrecon.sensing.operators.kinds import DEFAULT_SIDE
+from csrecon.sensing.sidecar import ArrayFacts, ImageFacts, NoiseFacts, Sidecar
+
+SUFFIXES = (".npy", ".npz")
+
+log = logging.getLogger(__name__)
+
+
+def sidecar_path(path: Path) -> Path:
+    """`y.json` of `y.npy`."""
+    return path.with_suffix(".json")
+
+
+def outputs(path: Path) -> tuple[Path, ...]:
+    """The files that saving to `path` makes.
+
+    Raises:
+        UsageError: a suffix other than .npy and .npz.
+    """
+    if path.suffix.lower() == ".npy":
+        return path, sidecar_path(path)
+    if path.suffix.lower() == ".npz":
+        return (path,)
+    raise UsageError(f"{path}: a measurement file ends in .npy or .npz.")
+
+
+def _facts(array: NDArray[Any]) -> ArrayFacts:
+    kind: Literal["<f4", "|u1"] = "|u1" if array.dtype.kind in "bu" else "<f4"
+    return ArrayFacts(shape=array.shape, dtype=kind, sha256=files.sha256(array, kind))
+
+
+def _describe(m: Measurement, stored: Mapping[str, NDArray[Any]]) -> Sidecar:
+    height, width = m.operator.image_shape
+    return Sidecar(
+        image=ImageFacts(
+            height=height, width=width, color=m.format.color, bit_depth=m.format.bit_depth
+        ),
+        operator=m.operator.spec(),  # type: ignore[arg-type]
+        scale=m.scale,
+        noise=NoiseFacts(sigma=m.noise) if m.noise else None,
+        arrays={name: _facts(array) for name, array in stored.items()},
+        written_by={
+            "csrecon": __version__,
+            "numpy": np.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    )
+
+
+def save(m: Measurement, path: Path, overwrite: bool = False) -> None:
+    """Write a measurement to `path`: .npy with its sidecar, or a self-contained .npz.
+
+    Raises:
+        UsageError: another suffix, an output that exists, or an operator without a file format.
+        ResourceError: the files cannot be written; none is left half-written.
+    """
+    targets = outputs(path)
+    packed = path.suffix.lower() == ".npz"
+    stored: dict[str, NDArray[Any]] = {"y": np.ascontiguousarray(m.y.cpu().numpy(), dtype="<f4")}
+    if packed:
+        stored |= m.operator.arrays()
+    facts = _describe(m, stored).model_dump_json(indent=2)
+    with files.new_files(*targets, overwrite=overwrite) as temporaries:
+        if packed:
+            files.write_npz(temporaries[0], {**stored, "metadata": np.array(facts)})
+        else:
+            with temporaries[0].open("wb") as stream:
+                np.save(stream, stored["y"], allow_pickle=False)
+            temporaries[1].write_text(facts + "\n", encoding="utf-8")
+
+
+def as_values(array: NDArray[Any], label: str) -> NDArray[np.float32]:
+    """y as float32; InputError for anything but finite real numbers."""
+    if array.dtype.kind == "c":
+        raise InputError(
+            f"{label}: complex values ({array.dtype}), and blocks are measured in real ones. Give "
+            "the real values that were measured; nothing is cast silently."
+        )
+    if array.dtype.kind not in "fiu" or array.size == 0 or array.ndim == 0:
+        raise InputError(
+            f"{label}: type {array.dtype}, shape {array.shape}; expected real numbers."
+        )
+    with np.errstate(over="ignore"):
+        values = array.astype("<f4")
+    finite = np.isfinite(values)
+    if not finite.all():
+        raise InputError(
+            f"{label}: {int((~finite).sum())} of {values.size} values are NaN or infinite; "
+            "measurements must be finite."
+        )
+    return values
+
+
+def read_phi(path: Path, name: str | None = None) -> Phi:
+    """Φ from a file of arrays: the array `name`, or `phi`, or the only one.
+
+    Raises:
+        InputError: an unreadable file or an array that is no sampling matrix.
+        UsageError: no such array, or several and no name.
+    """
+    return Phi.given(arrays.pick(path, name, "--phi FILE:NAME", likely="phi"), str(path))
+
+
+def from_values(
+    y: NDArray[Any],
+    shape: tuple[int, int],
+    phi: Phi | None = None,
+    seed: int | None = None,
+    block: tuple[int, int] | None = None,
+    label: str = "y",
+) -> Measurement:
+    """A measurement from bare values.
+
+    Args:
+        y: (C, gh, gw, m), (gh, gw, m) or (gh · gw, m); blocks row by row. One plane is gray,
+            three are rgb.
+        shape: (H, W) of the image in pixels.
+        phi: the sampling matrix; or
+        seed: of the gaussian Φ that `csrecon sample` made, with blocks of `block` pixels.
+        block: (bh, bw); None for square blocks (33×33 with a seed).
+        label: what to call y in messages.
+
+    Raises:
+        UsageError: neither or both of phi and seed.
+        InputError: y and Φ of shapes that do not fit, NaN or infinity.
+    """
+    values = as_values(y, label)
+    if len(shape) != 2:
+        raise UsageError(f"shape {tuple(shape)}: expected (H, W), the size of the image.")
+    if (phi is None) == (seed is None):
+        raise UsageError(
+            f"{label}: give the Φ that measured it (--phi FILE, phi=) or the seed of a gaussian Φ "
+            "(--seed, seed=), one of both."
+        )
+    m = values.shape[-1]
+    if phi is None:
+        assert seed is not None
+        bh, bw = block or (DEFAULT_SIDE, DEFAULT_SIDE)
+        if m > bh * bw:
+            raise InputError(f"{label}: {m} measurements a block of {bh}×{bw} pixels.")
+        phi = Phi.make(m, bh * bw, seed)
+    operator = BlockOperator(phi, shape, block)
+    if m != operator.m:
+        raise InputError(
+            f"{label} of shape {y.shape} has {m} measurements a block, and Φ of shape "
+            f"{phi.shape} makes {operator.m}. Is this the right Φ?"
+        )
+    gh, gw = operator.grid
+    blocks = values.size // m
+    planes = values.shape[0] if values.ndim == 4 else 1
+    layouts = ((planes, gh, gw, m), (gh, gw, m), (gh * gw, m))
+    if values.shape not in layouts or blocks != planes * gh * gw:
+        raise InputError(
+            f"{label} of shape {values.shape} holds {blocks} blocks, and an image of "
+            f"{shape[0]}×{shape[1]} has {gh}×{gw} blocks of {operator.block[0]}×"
+            f"{operator.block[1]}: expected (C, {gh}, {gw}, {m}). Is the shape right?"
+        )
+    if planes not in (1, 3):
+        raise InputError(f"{label}: {planes} planes; expected 1 (gray) or 3 (rgb).")
+    tensor = torch.from_numpy(values.reshape(planes, gh, gw, m))
+    return Measurement.of(operator, tensor, PixelFormat("gray" if planes == 1 else "rgb"))
+
+
+def _from_sidecar(
+    facts: Sidecar, y: NDArray[Any], stored: Mapping[str, NDArray[Any]], label: str
+) -> Measurement:
+    """The measurement of a y whose sidecar this is, with the arrays of its operator.
+
+    Raises:
+        InputError: a y or an array that the sidecar does not describe.
+        UsageError: an array that is needed and not there.
+    """
+    known = facts.arrays.get("y")
+    if known is None or y.shape != known.shape or files.sha256(y) != known.sha256:
+        digest = known.sha256[:12] if known else "none"
+        raise InputError(
+            f"{label}: the sidecar describes another y (digest {digest}…): one of the two is stale "
+            "or damaged. Restore the pair; or remove the sidecar and give --shape with --phi or "
+            "--seed yourself."
+        )
+    pixels = PixelFormat(facts.image.color, facts.image.bit_depth)
+    domain = pixels.channels, facts.image.height, facts.image.width
+    try:
+        operator = facts.operator.build(domain, stored)
+        made = Measurement.of(operator, torch.from_numpy(as_values(y, "y")), pixels)
+    except CsreconError as error:
+        raise type(error)(f"{label}: {error}") from error
+    if len(y) != pixels.planes:
+        raise InputError(f"{label}: {len(y)} planes for a {pixels.color} image.")
+    return replace(made, noise=facts.noise.sigma if facts.noise else 0.0, scale=facts.scale)
+
+
+def _read_sidecar(path: Path, bare: bool) -> str | None:
+    """The text of a sidecar; None for a foreign .json beside values that are given as bare."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}).") from error
+    if bare and '"csrecon-measurement"' not in text:
+        log.info("%s: not written by csrecon, so it is left aside.", path)
+        return None
+    return text
+
+
+def describes_itself(path: Path) -> bool:
+    """Whether csrecon wrote metadata beside or into this file."""
+    if path.suffix.lower() == ".npz":
+        return "metadata" in files.read_npz(path)
+    beside = sidecar_path(path)
+    return beside.exists() and _read_sidecar(beside, bare=True) is not None
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a user says of a file of values besides its path.
+
+    Attributes:
+        phi: the Φ that measured, where the file neither packs it nor names its seed.
+        mask: the mask of Fourier sampling, likewise.
+        seed, shape, block: for bare values, as in `from_values`; a file with a sidecar has its
+            own, and takes none of them.
+    """
+
+    phi: Phi | None = None
+    mask: NDArray[Any] | None = None
+    seed: int | None = None
+    shape: tuple[int, int] | None = None
+    block: tuple[int, int] | None = None
+
+
+_NOTHING_GIVEN = Given()
+
+
+def load(path: Path, given: Given = _NOTHING_GIVEN) -> Measurement:
+    """Read a measurement file (.npy with its sidecar, or .npz) and verify it.
+
+    Raises:
+        InputError: damaged, stale, not finite, or measured with another operator.
+        UsageError: what is needed besides and was not given.
+    """
+    metadata: str | None = None
+    stored: dict[str, NDArray[Any]] = {}
+    if path.suffix.lower() == ".npz":
+        stored = files.read_npz(path)
+        if "y" not in stored:
+            raise InputError(f"{path}: holds {sorted(stored)}, and no array named 'y'.")
+        y = stored.pop("y")
+        if "metadata" in stored:
+            metadata = str(stored.pop("metadata"))
+    else:
+        y = files.read_npy(path)
+        beside = sidecar_path(path)
+        if beside.exists():
+            metadata = _read_sidecar(beside, bare=given.shape is not None)
+    if metadata is not None:
+        if given.seed is not None or given.shape is not None or given.block is not None:
+            raise UsageError(
+                f"{path}: carries its own metadata; leave out --seed, --shape and --block, or "
+                "remove the sidecar to give them yourself."
+            )
+        if given.phi is not None:
+            stored["phi"] = given.phi.matrix
+        if given.mask is not None:
+            stored["mask"] = given.mask
+        return _from_sidecar(sidecar.parse(metadata, str(path)), y, stored, str(path))
+    phi = given.phi
+    if phi is None and given.seed is None and "phi" in stored:
+        phi = Phi.given(stored["phi"], f"{path}[phi]")
+    missing = [] if given.shape is not None else ["--shape HxW (the image's size)"]
+    if phi is None and given.seed is None:
+        missing.append("--phi FILE or --seed N (the matrix that measured it)")
+    if missing or given.shape is None:
+        raise UsageError(
+            f"{path}: holds bare values, without what `csrecon sample` writes beside or into "
+            f"them, so this is missing: {'; '.join(missing)}."
+        )
+    return from_values(y, given.shape, phi, given.seed, given.block, str(path))

@@ -1,0 +1,64 @@
+"""Noise that a camera adds to y: Gaussian of its electronics, Poisson of the light.
+
+Source: the photons of the bright and the dark half of a pattern arrive independently, as a
+micromirror device counts them: y = Poisson(P Φ⁺x)/P - Poisson(P Φ⁻x)/P.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from csrecon.errors import UsageError
+from csrecon.io.files import sha256
+from csrecon.sensing.measurement import Measurement
+
+_STREAM = 0x6E6F  # keeps the noise of a seed apart from the Φ of that seed
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What to add.
+
+    Attributes:
+        sigma: standard deviation of Gaussian noise, in the units of y.
+        photons: how many photons a value of 1 stands for; None for no Poisson noise.
+    """
+
+    sigma: float = 0.0
+    photons: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for a negative sigma, or photons that are not positive."""
+        if not (math.isfinite(self.sigma) and self.sigma >= 0):
+            raise UsageError(f"noise sigma {self.sigma}: expected a number from 0 on.")
+        if self.photons is not None and not (math.isfinite(self.photons) and self.photons > 0):
+            raise UsageError(f"photons {self.photons}: expected a positive number.")
+
+    def added(self, m: Measurement, x: Tensor, seed: int) -> Measurement:
+        """The measurement m of images x (B, C, H, W), with noise; it remembers how much.
+
+        The noise is drawn from the seed and the content of x: every image has noise of its own,
+        and the same image has the same again.
+
+        Raises:
+            UsageError: photons for an operator that counts none.
+        """
+        if not self.sigma and self.photons is None:
+            return m
+        content = int.from_bytes(bytes.fromhex(sha256(x.cpu().numpy())[:32]))
+        draw = np.random.Generator(np.random.PCG64([seed, _STREAM, content]))
+        y, variance = m.y.double(), self.sigma**2
+        if self.photons is not None:
+            light = m.operator.absolute()(x).double()
+            counts = [
+                torch.from_numpy(draw.poisson((self.photons * part).clamp(min=0).numpy()))
+                for part in ((light + y) / 2, (light - y) / 2)
+            ]
+            y = (counts[0] - counts[1]) / self.photons
+            variance += float(light.mean()) / self.photons
+        if self.sigma:
+            y = y + self.sigma * torch.from_numpy(draw.standard_normal(y.shape))
+        return replace(m, y=y.float(), noise=math.sqrt(variance))

@@ -1,0 +1,57 @@
+"""Linear operators A of the model y = A x, one file each, and the Φ that they apply to blocks."""
+
+from csrecon.errors import UsageError, nearest
+from csrecon.sensing.operators.base import (
+    Blocks,
+    Domain,
+    LinearOperator,
+    OperatorSpec,
+    SamplingOptions,
+)
+from csrecon.sensing.operators.block import BlockOperator, BlockSpec
+from csrecon.sensing.operators.fourier import FourierOperator, FourierSpec
+from csrecon.sensing.operators.identity import IdentityOperator, IdentitySpec
+from csrecon.sensing.operators.kinds import KINDS, make
+from csrecon.sensing.operators.matrices import Phi, count_measurements
+from csrecon.sensing.operators.sampling import Sampling
+
+OPERATORS: dict[str, type[OperatorSpec]] = {
+    "block": BlockSpec,
+    "fourier": FourierSpec,
+    "identity": IdentitySpec,
+}
+"""Kind of an operator -> how it is written down and made."""
+
+
+def make_operator(domain: Domain, options: SamplingOptions) -> LinearOperator:
+    """The operator that a user's options describe; a kind of Φ means blocks.
+
+    Raises:
+        UsageError: an unknown kind, or options that do not fit it.
+        InputError: a domain that the operator cannot measure.
+    """
+    if options.kind in KINDS:
+        return BlockSpec.make(domain, options)
+    others = {name: spec for name, spec in OPERATORS.items() if spec is not BlockSpec}
+    if options.kind not in others:
+        raise UsageError(f"kind {options.kind!r}: {nearest(options.kind, [*KINDS, *others])}")
+    return others[options.kind].make(domain, options)
+
+
+__all__ = [
+    "KINDS",
+    "OPERATORS",
+    "BlockOperator",
+    "Blocks",
+    "Domain",
+    "FourierOperator",
+    "IdentityOperator",
+    "LinearOperator",
+    "OperatorSpec",
+    "Phi",
+    "Sampling",
+    "SamplingOptions",
+    "count_measurements",
+    "make",
+    "make_operator",
+]

@@ -1,0 +1,231 @@
+"""The contract of every operator A of y = A x: linear, with an exact adjoint.
+
+Everything is real: a complex image is two channels (real, imaginary), and complex data carry a last
+axis of two. `<A x, y> = <x, Aᵀ y>` holds on these real tensors.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, Self, runtime_checkable
+
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from csrecon.errors import UsageError
+
+Domain = tuple[int, int, int]
+"""C, H, W of one image: one channel for gray, two for complex."""
+
+_POWER_STEPS = 30
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """What a user says of how to measure; which of it an operator takes depends on its kind.
+
+    Attributes:
+        kind: of operator, or of Φ for blocks.
+        ratio: m/n in (0, 1].
+        m: measurements per block, instead of a ratio.
+        phi: a Φ of the user's own (m, n).
+        mask: which frequencies are measured, (H, W) or the name of a kind of mask.
+        seed: of what is drawn at random.
+        block: (bh, bw) in pixels.
+    """
+
+    kind: str = "gaussian"
+    ratio: float | None = None
+    m: int | None = None
+    phi: Any = None
+    mask: NDArray[Any] | str | None = None
+    seed: int = 0
+    block: tuple[int, int] | None = None
+
+    def refuse(self, *names: str) -> None:
+        """Raise UsageError for options that this kind of operator does not take."""
+        given = [name for name in names if getattr(self, name) is not None]
+        if given:
+            raise UsageError(f"kind {self.kind!r} takes no {' and no '.join(given)}: leave it out.")
+
+
+class OperatorSpec(BaseModel, ABC):
+    """How an operator is written down: the operator part of a measurement file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: str
+
+    @abstractmethod
+    def build(self, domain: Domain, arrays: Mapping[str, NDArray[Any]]) -> "LinearOperator":
+        """The operator for images of this domain.
+
+        Args:
+            domain: C, H, W.
+            arrays: what is stored beside the spec, or given by the user, by name.
+
+        Raises:
+            InputError: arrays that are not those of the spec.
+            UsageError: an array that is needed and missing.
+        """
+
+    @classmethod
+    @abstractmethod
+    def make(cls, domain: Domain, options: SamplingOptions) -> "LinearOperator":
+        """A new operator of this kind.
+
+        Raises:
+            UsageError: options that are missing, not taken, or out of range.
+        """
+
+
+class LinearOperator(nn.Module, ABC):
+    """A linear map from images (B, C, H, W) to measurements (B, *y_shape).
+
+    Measuring and its adjoint run in the precision of their input, also under autocast.
+
+    Attributes:
+        domain: C, H, W of one image.
+        complex_data: whether y holds complex numbers, as a last axis of two.
+    """
+
+    complex_data = False
+
+    def __init__(self, domain: Domain) -> None:
+        super().__init__()
+        self.domain = domain
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self.domain[1], self.domain[2]
+
+    @property
+    @abstractmethod
+    def ratio(self) -> float:
+        """The true m/n of one block or image, in (0, 1]."""
+
+    @property
+    @abstractmethod
+    def y_shape(self) -> tuple[int, ...]:
+        """The shape of one image's measurements, without the batch."""
+
+    @property
+    @abstractmethod
+    def tight(self) -> bool:
+        """Whether A Aᵀ = I: projection is exact, and the adjoint start has no gradient."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Measure images (B, C, H, W)."""
+
+    @abstractmethod
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Apply Aᵀ: measurements -> (B, C, H, W)."""
+
+    def gradient(self, x: Tensor, y: Tensor) -> Tensor:
+        """Gradient Aᵀ(A x - y) of ½‖A x - y‖², (B, C, H, W)."""
+        return self.adjoint(self(x) - y)
+
+    def normalized(self, y: Tensor, noise: float) -> tuple["LinearOperator", Tensor, float]:
+        """The equivalent problem with ‖A‖ ≤ 1: operator, y, and the noise on that y.
+
+        Here A is divided by its norm, found by the power method. Operators that know better
+        override this.
+        """
+        draw = torch.Generator().manual_seed(0)
+        x = torch.randn((1, *self.domain), generator=draw).to(y)
+        norm = 0.0
+        for _ in range(_POWER_STEPS):
+            x = self.adjoint(self(x))
+            norm = float(x.norm())
+            if norm == 0:
+                raise UsageError("the operator is zero: there is nothing to reconstruct from.")
+            x = x / norm
+        scale = 1 / norm**0.5
+        return Scaled(self, scale), y * scale, noise * scale
+
+    def observed(self) -> Tensor | None:
+        """Which pixels were measured, (H, W) bool on the CPU; None where all were."""
+        return None
+
+    def absolute(self) -> "LinearOperator":
+        """|A|, entry by entry: how much light each measurement takes in.
+
+        Raises:
+            UsageError: an operator that counts no light.
+        """
+        raise UsageError(
+            f"{type(self).__name__} counts no photons: leave out --photons, or measure blocks."
+        )
+
+    def spec(self) -> OperatorSpec:
+        """How the operator is written down.
+
+        Raises:
+            UsageError: it has no file format.
+        """
+        raise UsageError(f"{type(self).__name__} measurements have no file format.")
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What is stored beside the spec in a .npz, by name."""
+        return {}
+
+    @property
+    def batch_key(self) -> Hashable | None:
+        """What operators have in common whose measurements may be stacked; None stands alone."""
+        return None
+
+
+class Scaled(LinearOperator):
+    """A times a number."""
+
+    def __init__(self, operator: LinearOperator, scale: float) -> None:
+        super().__init__(operator.domain)
+        self.operator, self.scale = operator, scale
+        self.complex_data = operator.complex_data
+
+    @property
+    def ratio(self) -> float:
+        """That of the operator."""
+        return self.operator.ratio
+
+    @property
+    def y_shape(self) -> tuple[int, ...]:
+        """That of the operator."""
+        return self.operator.y_shape
+
+    @property
+    def tight(self) -> bool:
+        """Never known."""
+        return False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Measure, times the scale."""
+        y: Tensor = self.operator(x)
+        return self.scale * y
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Aᵀ y, times the scale."""
+        return self.scale * self.operator.adjoint(y)
+
+    def normalized(self, y: Tensor, noise: float) -> tuple[LinearOperator, Tensor, float]:
+        """Itself."""
+        return self, y, noise
+
+    def observed(self) -> Tensor | None:
+        """Those of the operator."""
+        return self.operator.observed()
+
+
+@runtime_checkable
+class Blocks(Protocol):
+    """What an operator can do besides that measures an image block by block."""
+
+    def split(self, y: Tensor) -> tuple[Self, Tensor]:
+        """The same problem with every block an image of its own, in the batch dimension."""
+
+    def join(self, x: Tensor) -> Tensor:
+        """The images (B, C, H, W) of the block images that `split` made."""

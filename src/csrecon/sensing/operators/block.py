@@ -1,0 +1,315 @@
+"""Block sampling: every bh×bw block of the image is measured with the same Φ, y = Φ x.
+
+Blocks are row-major, inside and across the image; the image is zero-padded at the bottom and
+right. Padding and cropping are part of the operator, so its adjoint is exact on H×W.
+"""
+
+import logging
+import math
+from collections.abc import Hashable, Mapping
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import pad
+
+from csrecon.errors import InputError, UsageError
+from csrecon.sensing.operators.base import (
+    Domain,
+    LinearOperator,
+    OperatorSpec,
+    SamplingOptions,
+)
+from csrecon.sensing.operators.kinds import KINDS, default_block, make
+from csrecon.sensing.operators.matrices import Phi, count_measurements
+from csrecon.sensing.operators.sampling import PhiFacts, Rows, Sampling
+from csrecon.sensing.operators.transforms import TransformSampling
+
+log = logging.getLogger(__name__)
+
+_BAND = 2**20  # pixels whose gradient is computed at once
+_RANK_TOLERANCE = 1e-5  # singular values below this share of the largest carry only rounding
+
+
+def square_side(n: int) -> int:
+    """Side of the square block of n pixels; InputError when n is no square."""
+    side = math.isqrt(n)
+    if side * side != n:
+        raise InputError(
+            f"Φ has {n} columns, which is no square: say the block's height and width."
+        )
+    return side
+
+
+class BlockOperator(LinearOperator):
+    """A = one Φ on every block; y is (B, gh, gw, m) for a grid of gh×gw blocks.
+
+    Args:
+        phi: what samples a block, (m, n).
+        image_shape: (H, W) in pixels, any size.
+        block: (bh, bw) in pixels with bh · bw = n; None for a square block.
+        rows: Φ as it is applied, shared instead of made anew.
+        present: (gh, gw), which blocks were measured; None for all. The others are zero in y.
+
+    Raises:
+        InputError: an image shape or block that does not fit Φ.
+
+    Source: R, eq. 1.
+    """
+
+    present: Tensor | None
+
+    def __init__(
+        self,
+        phi: Sampling,
+        image_shape: tuple[int, int],
+        block: tuple[int, int] | None = None,
+        rows: Rows | None = None,
+        present: Tensor | None = None,
+    ) -> None:
+        super().__init__((1, *image_shape))
+        self.m, self.n = phi.shape
+        fixed = phi.block if isinstance(phi, TransformSampling) else None
+        self.block = block or fixed or (square_side(self.n),) * 2
+        if fixed is not None and self.block != fixed:
+            raise InputError(f"blocks of {self.block} pixels: this Φ is one of {fixed} pixels.")
+        if self.block[0] * self.block[1] != self.n or min(self.block) < 1:
+            raise InputError(f"blocks of {self.block} pixels do not fit Φ with {self.n} columns.")
+        if min(image_shape) < 1:
+            raise InputError(f"image shape {image_shape}: expected a positive height and width.")
+        self.phi = phi
+        self.rows = phi.rows() if rows is None else rows
+        if present is not None and tuple(present.shape) != self.grid:
+            raise InputError(f"blocks {tuple(present.shape)} of a grid of {self.grid}.")
+        self.register_buffer("present", present, persistent=False)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Blocks per column and row of the padded image, (gh, gw)."""
+        (height, width), (bh, bw) = self.image_shape, self.block
+        return -(-height // bh), -(-width // bw)
+
+    @property
+    def ratio(self) -> float:
+        """The true m/n."""
+        return self.m / self.n
+
+    @property
+    def y_shape(self) -> tuple[int, ...]:
+        """(gh, gw, m)."""
+        return *self.grid, self.m
+
+    @property
+    def tight(self) -> bool:
+        """Whether the rows of Φ are orthonormal."""
+        return self.rows.orthonormal
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Measure (B, 1, H, W) -> (B, gh, gw, m)."""
+        (gh, gw), (bh, bw) = self.grid, self.block
+        height, width = self.image_shape
+        padded = pad(x, (0, gw * bw - width, 0, gh * bh - height))
+        blocks = padded.view(-1, gh, bh, gw, bw).transpose(2, 3).reshape(-1, gh, gw, self.n)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.masked(self.rows(blocks))
+
+    def masked(self, y: Tensor) -> Tensor:
+        """y with zeros for the blocks that were not measured."""
+        return y if self.present is None else y * self.present[..., None]
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Back-project (B, gh, gw, m) -> (B, 1, H, W)."""
+        with torch.autocast(y.device.type, enabled=False):
+            return self.assemble(self.rows.adjoint(self.masked(y)))
+
+    def gradient(self, x: Tensor, y: Tensor) -> Tensor:
+        """Gradient Aᵀ(A x - y), (B, 1, H, W); band by band, so that little memory is needed."""
+        (gh, _), (bh, _) = self.grid, self.block
+        height, width = self.image_shape
+        rows = max(1, _BAND // (len(x) * width * bh))
+        if rows >= gh:
+            return super().gradient(x, y)
+        out = torch.empty_like(x)
+        for first in range(0, gh, rows):
+            top, bottom = first * bh, min(height, (first + rows) * bh)
+            there = None if self.present is None else self.present[first : first + rows]
+            band = BlockOperator(self.phi, (bottom - top, width), self.block, self.rows, there)
+            out[:, :, top:bottom] = band.gradient(x[:, :, top:bottom], y[:, first : first + rows])
+        return out
+
+    def observed(self) -> Tensor | None:
+        """Which pixels lie in a measured block, (H, W) bool on the CPU; None where all do."""
+        if self.present is None:
+            return None
+        (height, width), (bh, bw) = self.image_shape, self.block
+        whole = self.present.bool().repeat_interleave(bh, 0).repeat_interleave(bw, 1)
+        return whole[:height, :width].cpu()
+
+    def assemble(self, blocks: Tensor) -> Tensor:
+        """Put blocks (B, gh, gw, n) in their places and crop: (B, 1, H, W)."""
+        (gh, gw), (bh, bw) = self.grid, self.block
+        height, width = self.image_shape
+        canvas = blocks.reshape(-1, gh, gw, bh, bw).transpose(2, 3)
+        return canvas.reshape(-1, 1, gh * bh, gw * bw)[:, :, :height, :width].contiguous()
+
+    def split(self, y: Tensor) -> tuple[Self, Tensor]:
+        """One image of bh×bw per block: y becomes (B·gh·gw, 1, 1, m)."""
+        local = type(self)(self.phi, self.block, self.block, self.rows)
+        return local, y.reshape(-1, 1, 1, self.m)
+
+    def join(self, x: Tensor) -> Tensor:
+        """Block images (B·gh·gw, 1, bh, bw) -> (B, 1, H, W)."""
+        return self.assemble(x.reshape(-1, *self.grid, self.n))
+
+    def absolute(self) -> "BlockOperator":
+        """The operator of |Φ|, for all blocks."""
+        return BlockOperator(self.phi, self.image_shape, self.block, self.rows.absolute())
+
+    @property
+    def batch_key(self) -> Hashable | None:
+        """Φ, block and image shape; None where blocks are missing."""
+        if self.present is not None:
+            return None
+        return self.phi.sha256, self.block, self.image_shape
+
+    def spec(self) -> "BlockSpec":
+        """m, n, block, the identity of Φ, and the missing blocks."""
+        missing: tuple[tuple[int, int], ...] = ()
+        if self.present is not None:
+            rows, columns = torch.nonzero(self.present == 0, as_tuple=True)
+            missing = tuple(zip(rows.tolist(), columns.tolist(), strict=True))
+        return BlockSpec(
+            m=self.m, n=self.n, block=self.block, phi=self.phi.facts(), missing=missing
+        )
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Φ, where it is a matrix."""
+        return {"phi": self.phi.matrix} if isinstance(self.phi, Phi) else {}
+
+    def normalized(self, y: Tensor, noise: float) -> tuple[LinearOperator, Tensor, float]:
+        """From Φ = U S Vᵀ: the operator of Φ' = Vᵀ, y' = S⁻¹ Uᵀ y, and noise · rms(1/S).
+
+        Directions whose singular value is below 1e-5 of the largest are left out. Returns
+        `self` and `y` unchanged when the rows are orthonormal already.
+
+        Raises:
+            InputError: Φ is zero.
+        """
+        if self.tight:
+            return self, y, noise
+        dense = self.rows.matrix().cpu().numpy().astype(np.float64)
+        u, s, vt = np.linalg.svd(dense, full_matrices=False)
+        if s[0] == 0:
+            raise InputError("Φ is zero everywhere: there is nothing to reconstruct from.")
+        rank = int((s > _RANK_TOLERANCE * s[0]).sum())
+        with np.errstate(over="ignore"):
+            scaled = (u[:, :rank] / s[:rank]).astype(np.float32)
+        if not np.isfinite(scaled).all():
+            raise InputError(f"Φ is scaled by {s[0]:.1e}, too small for float32: rescale it and y.")
+        if rank < self.m:
+            log.info(
+                "Φ has rank %d of %d rows (singular values from %.1e of the largest on count).",
+                rank,
+                self.m,
+                _RANK_TOLERANCE,
+            )
+        to_new = torch.from_numpy(scaled).to(y.device)
+        rows = Phi(np.ascontiguousarray(vt[:rank], dtype=np.float32))
+        operator = BlockOperator(rows, self.image_shape, self.block, None, self.present)
+        growth = float(np.sqrt(np.mean(s[:rank] ** -2.0)))
+        return operator.to(y.device), y @ to_new, growth * noise
+
+
+class BlockSpec(OperatorSpec):
+    """How Φ was applied; `missing` blocks (row, column) were not measured."""
+
+    kind: Literal["block"] = "block"
+    m: int = Field(ge=1)
+    n: int = Field(ge=1)
+    block: tuple[int, int]
+    phi: PhiFacts
+    missing: tuple[tuple[int, int], ...] = ()
+
+    def build(self, domain: Domain, arrays: Mapping[str, NDArray[Any]]) -> BlockOperator:
+        """The operator with the Φ that is stored, given, or made again from its seed.
+
+        Raises:
+            InputError: another Φ than the recorded one, or missing blocks outside the image.
+            UsageError: a Φ that is not stored and was not given.
+        """
+        if domain[0] != 1:
+            raise InputError("blocks are measured of real images of one channel.")
+        phi = self._phi(arrays)
+        shape = domain[1], domain[2]
+        if not self.missing:
+            return BlockOperator(phi, shape, self.block)
+        grid = BlockOperator(phi, shape, self.block).grid
+        present = torch.ones(grid)
+        for row, column in self.missing:
+            if not (0 <= row < grid[0] and 0 <= column < grid[1]):
+                raise InputError(f"missing block {row},{column} lies outside the image.")
+            present[row, column] = 0
+        return BlockOperator(phi, shape, self.block, None, present)
+
+    def _phi(self, arrays: Mapping[str, NDArray[Any]]) -> Sampling:
+        recorded = self.phi
+        phi: Sampling
+        if "phi" in arrays:
+            phi = Phi.given(arrays["phi"])
+        elif recorded.seed is None:
+            raise UsageError(
+                f"was measured with a Φ of its own (digest {recorded.sha256[:12]}…), which is not "
+                "stored here. Pass it with --phi FILE (phi=)."
+            )
+        else:
+            phi = self._made_again(recorded.kind, recorded.seed)
+        if phi.shape != (self.m, self.n):
+            raise InputError(
+                f"wrong Φ: it has shape {phi.shape}, and y was measured with shape "
+                f"({self.m}, {self.n})."
+            )
+        if not phi.is_same(recorded.sha256, recorded.fingerprint):
+            raise InputError(
+                f"wrong Φ: its digest is {phi.sha256[:12]}…, and y was measured with "
+                f"{recorded.sha256[:12]}…. Pass the original with --phi FILE."
+            )
+        if phi.sha256 != recorded.sha256:
+            log.info("Φ equals the recorded one up to rounding.")
+        return phi
+
+    def _made_again(self, kind: str, seed: int) -> Sampling:
+        if kind not in KINDS:
+            raise InputError(f"unknown kind of Φ {kind!r}.")
+        if self.m > self.n or self.block[0] * self.block[1] != self.n:
+            raise InputError(
+                f"implausible Φ of shape ({self.m}, {self.n}) for blocks of {self.block} pixels."
+            )
+        try:
+            return make(kind, self.m, self.block, seed)
+        except UsageError as error:
+            raise InputError(str(error)) from error
+
+    @classmethod
+    def make(cls, domain: Domain, options: SamplingOptions) -> BlockOperator:
+        """Blocks measured with a Φ of the user's own, or with one of a kind and a seed."""
+        options.refuse("mask")
+        if domain[0] != 1:
+            raise InputError(
+                "a complex image cannot be measured in blocks: use --kind fourier, or measure its "
+                "magnitude."
+            )
+        shape = domain[1], domain[2]
+        if isinstance(options.phi, Phi):
+            if options.ratio is not None or options.m is not None:
+                raise UsageError("a given Φ has its own ratio: leave out ratio and m.")
+            if options.kind != "gaussian":
+                raise UsageError(
+                    f"a given Φ is no Φ of kind {options.kind!r}: leave out one of both."
+                )
+            return BlockOperator(options.phi, shape, options.block)
+        block = options.block or default_block(options.kind)
+        m = count_measurements(block[0] * block[1], options.ratio, options.m)
+        return BlockOperator(make(options.kind, m, block, options.seed), shape, block)

@@ -1,0 +1,249 @@
+"""Fourier sampling: y = M F x with the unitary FFT F and a mask M, as in Cartesian MRI.
+
+The mask has the zero frequency in its corner, as the FFT has it. Of a complex image (two channels)
+A Aᵀ = I; of a real one Aᵀ takes the real part, ‖A‖ ≤ 1, and a pair of opposite frequencies that are
+both measured counts twice.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from csrecon.errors import InputError, UsageError, nearest
+from csrecon.io.files import sha256
+from csrecon.sensing.operators.base import Domain, LinearOperator, OperatorSpec, SamplingOptions
+
+log = logging.getLogger(__name__)
+
+_CENTRE = 0.1  # of the ratio: the lowest frequencies, which are always measured
+_DECAY = 3.0  # how fast the chance of a frequency falls with its distance from zero
+
+Mask = NDArray[np.bool_]
+
+
+def _lowest_first(distance: NDArray[np.float64], count: int, seed: int) -> NDArray[np.int64]:
+    """`count` places: the nearest ones, and random others whose chance falls with the distance."""
+    flat = distance.ravel()
+    nearest_ones = np.argsort(flat, kind="stable")[: max(1, round(_CENTRE * count))]
+    raw = np.random.PCG64(seed).random_raw(flat.size)
+    uniform = ((raw >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
+    # Exponential clocks: the first `count` to ring are a weighted sample without replacement.
+    clock = -np.log(uniform) / (1 - flat / flat.max() * 0.999) ** _DECAY if flat.max() else uniform
+    clock[nearest_ones] = -1
+    return np.argsort(clock, kind="stable")[:count]
+
+
+def _frequencies(side: int) -> NDArray[np.float64]:
+    """Absolute frequencies 0..1 of an axis, zero first."""
+    return np.asarray(np.abs(np.fft.fftfreq(side)) * 2)
+
+
+def random2d(shape: tuple[int, int], ratio: float, seed: int) -> Mask:
+    """Single frequencies of variable density: the lowest, and others ever rarer outwards."""
+    down, across = (_frequencies(side) for side in shape)
+    distance = np.sqrt((down[:, None] ** 2 + across**2) / 2)
+    mask = np.zeros(distance.size, bool)
+    mask[_lowest_first(distance, max(1, round(ratio * distance.size)), seed)] = True
+    return mask.reshape(shape)
+
+
+def random1d(shape: tuple[int, int], ratio: float, seed: int) -> Mask:
+    """Whole lines (rows of k-space) of variable density."""
+    lines = _lowest_first(_frequencies(shape[0]), max(1, round(ratio * shape[0])), seed)
+    mask = np.zeros(shape, bool)
+    mask[lines] = True
+    return mask
+
+
+MASKS: dict[str, Callable[[tuple[int, int], float, int], Mask]] = {
+    "random2d": random2d,
+    "random1d": random1d,
+}
+"""Kinds of mask: name -> maker of (shape, ratio, seed)."""
+
+
+class FourierOperator(LinearOperator):
+    """A = M F; y is (B, K, 2), the real and imaginary parts of the K measured frequencies.
+
+    Args:
+        mask: (H, W) bool, zero frequency in the corner; the order of y is row by row.
+        channels: 1 for real images, 2 for complex ones.
+        origin: kind, ratio and seed of a mask that was drawn; None for one from outside.
+
+    Raises:
+        InputError: an empty mask.
+    """
+
+    complex_data = True
+    index: Tensor
+
+    def __init__(
+        self, mask: Mask, channels: int = 1, origin: tuple[str, float, int] | None = None
+    ) -> None:
+        super().__init__((channels, *mask.shape))
+        if mask.ndim != 2 or not mask.any():
+            raise InputError(f"mask of shape {mask.shape}: expected (H, W) with measured places.")
+        if not mask[0, 0]:
+            log.warning(
+                "the zero frequency (the corner of the mask) is not measured: is the mask stored "
+                "with its centre in the middle? np.fft.ifftshift brings it to the corner."
+            )
+        self.mask = mask
+        self.origin = origin
+        index = torch.from_numpy(np.flatnonzero(mask))
+        self.register_buffer("index", index, persistent=False)
+
+    @property
+    def ratio(self) -> float:
+        """The measured share of the frequencies."""
+        return len(self.index) / self.mask.size
+
+    @property
+    def y_shape(self) -> tuple[int, ...]:
+        """(K, 2)."""
+        return len(self.index), 2
+
+    @property
+    def tight(self) -> bool:
+        """For complex images."""
+        return self.domain[0] == 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Measure (B, C, H, W) -> (B, K, 2)."""
+        with torch.autocast(x.device.type, enabled=False):
+            image = x[:, 0] if self.domain[0] == 1 else torch.complex(x[:, 0], x[:, 1])
+            spectrum = torch.fft.fft2(image, norm="ortho").flatten(-2)
+            y: Tensor = torch.view_as_real(spectrum[:, self.index])
+            return y
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """(B, K, 2) -> (B, C, H, W); of a real image the real part."""
+        with torch.autocast(y.device.type, enabled=False):
+            values = torch.view_as_complex(y.contiguous())
+            spectrum = values.new_zeros(len(y), self.mask.size)
+            spectrum[:, self.index] = values
+            image = torch.fft.ifft2(spectrum.view(-1, *self.image_shape), norm="ortho")
+            if self.domain[0] == 1:
+                real: Tensor = image.real[:, None].contiguous()
+                return real
+            x: Tensor = torch.view_as_real(image).movedim(-1, 1).contiguous()
+            return x
+
+    def normalized(self, y: Tensor, noise: float) -> tuple[LinearOperator, Tensor, float]:
+        """Itself: ‖A‖ ≤ 1."""
+        return self, y, noise
+
+    @property
+    def batch_key(self) -> Hashable | None:
+        """The domain and the mask."""
+        return self.domain, self.mask.tobytes()
+
+    def spec(self) -> "FourierSpec":
+        """The identity of the mask."""
+        kind, ratio, seed = self.origin or ("given", None, None)
+        return FourierSpec(
+            mask=MaskFacts(
+                kind=kind, ratio=ratio, seed=seed, count=len(self.index), sha256=_digest(self.mask)
+            )
+        )
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The mask, as bytes of 0 and 1."""
+        return {"mask": self.mask.astype(np.uint8)}
+
+
+def _digest(mask: Mask) -> str:
+    return sha256(mask.astype(np.uint8), "u1")
+
+
+class MaskFacts(BaseModel):
+    """The identity of a mask; one that was drawn can be drawn again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: str
+    ratio: float | None = Field(gt=0, le=1)
+    seed: int | None = Field(ge=0)
+    count: int = Field(ge=1)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class FourierSpec(OperatorSpec):
+    """Which frequencies were measured."""
+
+    kind: Literal["fourier"] = "fourier"
+    mask: MaskFacts
+
+    def build(self, domain: Domain, arrays: Mapping[str, NDArray[Any]]) -> FourierOperator:
+        """The operator with the mask that is stored, given, or drawn again.
+
+        Raises:
+            InputError: another mask than the recorded one.
+            UsageError: a mask that is not stored and was not given.
+        """
+        facts, shape = self.mask, (domain[1], domain[2])
+        origin = None
+        if "mask" in arrays:
+            mask = as_mask(arrays["mask"], shape)
+        elif facts.seed is None or facts.ratio is None:
+            raise UsageError(
+                f"was measured with a mask of its own (digest {facts.sha256[:12]}…), which is not "
+                "stored here. Pass it with --mask FILE."
+            )
+        else:
+            mask = _drawn(facts.kind, shape, facts.ratio, facts.seed)
+        if _digest(mask) != facts.sha256:
+            raise InputError(
+                f"wrong mask: its digest is {_digest(mask)[:12]}…, and y was measured with "
+                f"{facts.sha256[:12]}…. Pass the original with --mask FILE."
+            )
+        if facts.seed is not None and facts.ratio is not None:
+            origin = facts.kind, facts.ratio, facts.seed
+        return FourierOperator(mask, domain[0], origin)
+
+    @classmethod
+    def make(cls, domain: Domain, options: SamplingOptions) -> FourierOperator:
+        """A mask of the user's own, or one drawn with a ratio and a seed."""
+        options.refuse("m", "phi", "block")
+        shape = domain[1], domain[2]
+        if isinstance(options.mask, np.ndarray):
+            options.refuse("ratio")
+            return FourierOperator(as_mask(options.mask, shape), domain[0])
+        ratio = options.ratio
+        if ratio is None or not (math.isfinite(ratio) and 0 < ratio <= 1):
+            raise UsageError(f"ratio {ratio}: kind 'fourier' needs a number in (0, 1], or a mask.")
+        kind = options.mask or "random2d"
+        mask = _drawn(kind, shape, ratio, options.seed)
+        return FourierOperator(mask, domain[0], (kind, ratio, options.seed))
+
+
+def as_mask(values: NDArray[Any], shape: tuple[int, int]) -> Mask:
+    """A mask from an array of 0 and 1.
+
+    Raises:
+        InputError: another shape than the image's, other values, or nothing measured.
+    """
+    if values.shape != shape:
+        raise InputError(
+            f"mask of shape {values.shape}: expected {shape}, one value a frequency of the image."
+        )
+    if values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all():
+        raise InputError("mask: expected 0 for frequencies left out and 1 for measured ones.")
+    if not values.any():
+        raise InputError("mask: measures nothing.")
+    return np.asarray(values != 0)
+
+
+def _drawn(kind: str, shape: tuple[int, int], ratio: float, seed: int) -> Mask:
+    if kind not in MASKS:
+        raise UsageError(f"kind of mask {kind!r}: {nearest(kind, MASKS)}")
+    if seed < 0:
+        raise UsageError(f"seed {seed}: expected a non-negative integer.")
+    return MASKS[kind](shape, ratio, seed)

@@ -1,0 +1,31 @@
+"""Measuring an image: y = A x + noise."""
+
+from csrecon.io.images import Picture
+from csrecon.sensing.measurement import Measurement
+from csrecon.sensing.noise import Noise
+from csrecon.sensing.operators import Domain, SamplingOptions, make_operator
+
+NOISELESS = Noise()
+
+
+def domain_of(picture: Picture) -> Domain:
+    """C, H, W of one plane of a picture."""
+    channels, height, width = picture.planes.shape[1:]
+    return channels, height, width
+
+
+def sample(picture: Picture, options: SamplingOptions, noise: Noise = NOISELESS) -> Measurement:
+    """Measure every plane of a picture.
+
+    Args:
+        picture: planes (P, C, H, W).
+        options: which operator; their seed is also that of the noise.
+        noise: what is added to y.
+
+    Raises:
+        UsageError: options that do not fit each other.
+        InputError: a picture that the operator cannot measure.
+    """
+    operator = make_operator(domain_of(picture), options)
+    clean = Measurement.of(operator, operator(picture.planes), picture.format)
+    return noise.added(clean, picture.planes, options.seed)

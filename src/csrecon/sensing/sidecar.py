@@ -1,0 +1,92 @@
+"""What a measurement file says about itself: `y.json`, and `metadata` in a .npz.
+
+Version 3 writes the operator by its kind and names every array. Versions 1 and 2 knew blocks only,
+and y as the only array; they are read as what they would be in version 3.
+"""
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from csrecon.errors import InputError
+from csrecon.io.images import BitDepth, Color
+from csrecon.sensing.operators.block import BlockSpec
+from csrecon.sensing.operators.fourier import FourierSpec
+from csrecon.sensing.operators.identity import IdentitySpec
+
+VERSION = 3
+
+AnySpec = Annotated[BlockSpec | FourierSpec | IdentitySpec, Field(discriminator="kind")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ImageFacts(_Part):
+    """The image that was measured; `complex` is one plane of two channels."""
+
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+    color: Color
+    bit_depth: BitDepth
+
+
+class NoiseFacts(_Part):
+    """The noise on y, as far as it is known."""
+
+    sigma: float = Field(gt=0, allow_inf_nan=False)
+
+
+class ArrayFacts(_Part):
+    """An array of the measurement: shape, type in NumPy's words, and the SHA-256 of its bytes."""
+
+    shape: tuple[int, ...] = Field(min_length=1, max_length=8)
+    dtype: Literal["<f4", "|u1"]
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class Sidecar(_Part):
+    """Everything that `y.json` holds."""
+
+    format: Literal["csrecon-measurement"] = "csrecon-measurement"
+    version: Literal[3] = 3
+    image: ImageFacts
+    operator: AnySpec
+    normalisation: Literal["pixels in [0, 1]"] = "pixels in [0, 1]"
+    scale: float = Field(1.0, allow_inf_nan=False)
+    noise: NoiseFacts | None = None
+    arrays: dict[str, ArrayFacts]
+    written_by: dict[str, str]
+
+
+def parse(text: str, label: str) -> Sidecar:
+    """Sidecar of its JSON; InputError for anything else, with `label` in its message."""
+    try:
+        content = json.loads(text)
+        version = content.get("version", 1)
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise InputError(f"{label}: not the JSON of a measurement ({error}).") from error
+    if isinstance(version, int) and version > VERSION:
+        raise InputError(
+            f"{label}: written in format version {version}, and this csrecon reads up to "
+            f"{VERSION}. Update csrecon."
+        )
+    try:
+        return Sidecar.model_validate_json(
+            json.dumps(_upgraded(content)) if version in (1, 2) else text
+        )
+    except (ValidationError, ValueError) as error:
+        faults = (
+            "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
+            if isinstance(error, ValidationError)
+            else str(error)
+        )
+        raise InputError(f"{label}: not a valid measurement sidecar ({faults}).") from error
+
+
+def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
+    """A sidecar of version 1 or 2 as one of version 3."""
+    rest = {name: value for name, value in content.items() if name != "y"}
+    return {**rest, "version": VERSION, "arrays": {"y": content.get("y")}}

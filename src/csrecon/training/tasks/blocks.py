@@ -1,0 +1,147 @@
+"""Compressive sensing of blocks: every step measures with another random orthonormal Φ.
+
+A random row subset, column order and column signs of a Haar-random orthogonal matrix is again one,
+so that a fresh Φ costs an indexing instead of a factorisation.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from csrecon import metrics
+from csrecon.io import images
+from csrecon.reconstructors.unfolding import Unfolding
+from csrecon.runtime import execution
+from csrecon.sensing import sample as sampling
+from csrecon.sensing.measurement import Measurement
+from csrecon.sensing.operators import BlockOperator, Phi, SamplingOptions, count_measurements
+from csrecon.training.tasks.base import Camera, Ipls, Scores
+
+BLOCK = 33
+_VALIDATION_RATIOS = (0.1, 0.5)
+_VALIDATION_SEED = 2**31
+_NOISELESS = 0.25  # of the steps, where there is noise
+
+
+class BlocksOptions(BaseModel):
+    """The task `blocks`.
+
+    Attributes:
+        ratios: one is drawn per step.
+        noise: largest standard deviation σ of Gaussian noise on y; a step draws σ = noise · u²,
+            u uniform, and none in a quarter of the steps.
+        phi_bases: Haar-random n×n matrices alive at once; every step takes Φ from one of them by
+            random rows, column order and signs.
+        phi_refresh: steps between the replacement of one of them; 0 keeps them.
+        fixed_phis: instead, this many fixed Φ per ratio, as the paper does; 0 for none.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["blocks"] = "blocks"
+    ratios: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5)
+    noise: float = Field(default=0.0, ge=0)
+    phi_bases: int = Field(default=8, ge=1)
+    phi_refresh: int = Field(default=50, ge=0)
+    fixed_phis: int = Field(default=0, ge=0)
+
+    def begin(self, seed: int) -> "Blocks":
+        """The task with the matrices of a seed."""
+        return Blocks(self, seed)
+
+
+@dataclass(frozen=True)
+class BlockCamera:
+    """m rows of a random Φ, and noise."""
+
+    task: "Blocks"
+    ratio: float
+
+    def __call__(self, x: Tensor, draw: torch.Generator) -> Measurement:
+        """Measure (B, 1, H, W)."""
+        sigma = self.task.draw_noise(draw)
+        m = count_measurements(BLOCK**2, self.ratio)
+        operator = BlockOperator(self.task.draw_phi(m, draw), (x.shape[-2], x.shape[-1]))
+        operator = operator.to(x.device)
+        y = operator(x)
+        if sigma:
+            y = y + sigma * torch.randn(y.shape, generator=draw).to(y.device)
+        return Measurement(operator, y, noise=sigma)
+
+
+class Blocks:
+    """The task: its options, and the base matrices that are alive."""
+
+    def __init__(self, options: BlocksOptions, seed: int) -> None:
+        self.options = options
+        self._seed = seed
+        self._alive = list(range(options.phi_bases))
+        self._matrices: dict[tuple[int, int], NDArray[np.float32]] = {}
+
+    @property
+    def state(self) -> list[int]:
+        """Numbers of the base matrices in use: with the seed, all the state there is."""
+        return list(self._alive)
+
+    @state.setter
+    def state(self, kept: list[int]) -> None:
+        self._alive = list(kept)
+        self._matrices.clear()
+
+    def draw(self, step: int, draw: torch.Generator) -> Camera:
+        """The camera of a step: its ratio; the oldest base gives way to a new one now and then."""
+        every = self.options.phi_refresh
+        if every and step % every == every - 1:
+            gone = self._alive.pop(0)
+            self._matrices.pop((BLOCK**2, gone), None)
+            self._alive.append(max([gone, *self._alive]) + 1)
+        ratios = self.options.ratios
+        return BlockCamera(self, ratios[int(torch.randint(len(ratios), (), generator=draw))])
+
+    def draw_noise(self, draw: torch.Generator) -> float:
+        """The standard deviation of the noise of a step."""
+        if not self.options.noise:
+            return 0.0
+        none, drawn = torch.rand(2, generator=draw).tolist()
+        return 0.0 if none < _NOISELESS else self.options.noise * drawn**2
+
+    def draw_phi(self, m: int, draw: torch.Generator) -> Phi:
+        """Φ of m rows."""
+        n = BLOCK**2
+        if self.options.fixed_phis:
+            which = int(torch.randint(self.options.fixed_phis, (), generator=draw))
+            return Phi(self._matrix(m, which))
+        base = self._alive[int(torch.randint(len(self._alive), (), generator=draw))]
+        rows = torch.randperm(n, generator=draw)[:m].numpy()
+        columns = torch.randperm(n, generator=draw).numpy()
+        signs = (2 * torch.randint(2, (n,), generator=draw) - 1).numpy().astype(np.float32)
+        return Phi(self._matrix(n, base)[np.ix_(rows, columns)] * signs)
+
+    def _matrix(self, rows: int, number: int) -> NDArray[np.float32]:
+        key = (rows, number)
+        if key not in self._matrices:
+            self._matrices[key] = Phi.make(rows, BLOCK**2, self._seed + number).matrix
+        return self._matrices[key]
+
+    def validate(self, network: Unfolding, paths: Sequence[Path], setup: execution.Setup) -> Scores:
+        """Mean PSNR in dB per ratio and IPL, with a Φ that training does not use."""
+        allowed = Ipls().allowed(network)
+        table: Scores = {}
+        for ratio in _VALIDATION_RATIOS:
+            options = SamplingOptions(ratio=ratio, seed=_VALIDATION_SEED)
+            total = dict.fromkeys(allowed, 0.0)
+            for path in paths:
+                picture = images.read(path)
+                m = sampling.sample(picture, options)
+                for ipl in allowed:
+                    image = execution.final(execution.steps(network.at(ipl), m, setup)).image
+                    total[ipl] += metrics.score(image, picture.planes).psnr / len(paths)
+            table[f"{ratio:g}"] = {str(ipl): round(psnr, 3) for ipl, psnr in total.items()}
+        return table

@@ -1,0 +1,190 @@
+"""Cards: what models.yaml says of every model, validated.
+
+A card is a blueprint (csrecon.reconstructors.blueprint), where the weights are, and the figures
+that were published and measured. $CSRECON_MODELS names a file with models of one's own.
+"""
+
+import os
+from collections.abc import Mapping
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from csrecon.errors import ModelError, nearest
+from csrecon.io import files
+from csrecon.io.downloads import Remote
+from csrecon.metrics import Protocol
+from csrecon.reconstructors.blueprint import Blueprint
+from csrecon.reconstructors.solvers import SOLVERS
+
+_HERE = Path(__file__).parent
+BUNDLED = _HERE / "bundled"
+"""Weights that come with the package."""
+_SAME_RATIO = 0.05  # m is rounded, so that a ratio may differ a little from the nominal one
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Bundled(_Part):
+    """A weights file that comes with the package."""
+
+    file: str = Field(pattern=r"^[\w][\w.-]*\.safetensors$")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    bytes: int = Field(ge=1)
+
+
+class Checkpoint(_Part):
+    """One of the authors' `.pkl` files, converted once it is here.
+
+    `phi` and `start` are the MATLAB files of its Φ and Q, where it works with no others.
+    """
+
+    checkpoint: Remote
+    phi: Remote | None = None
+    start: Remote | None = None
+
+
+class Hub(_Part):
+    """A file on the Hugging Face hub, at a pinned commit."""
+
+    repository: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    revision: str = Field(pattern="^[0-9a-f]{40}$")
+    file: str = Field("model.safetensors", pattern=r"^[\w][\w.-]*\.safetensors$")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+Weights = Bundled | Checkpoint | Hub | Remote
+
+
+class Result(_Part):
+    """One table of figures: ratio -> (PSNR in dB, SSIM)."""
+
+    dataset: str
+    protocol: Protocol
+    ipl: int
+    values: dict[float, tuple[float, float]]
+    source: str
+
+
+class ModelCard(Blueprint):
+    """An entry of models.yaml; per-ratio weights are one file a ratio."""
+
+    summary: str
+    parameters: int
+    licence: str
+    source: str
+    provenance: str
+    weights: Weights | dict[float, Weights] | None
+    published: tuple[Result, ...] = ()
+    measured: tuple[Result, ...] = ()
+
+    def blueprint(self) -> Blueprint:
+        """The part of the card that weights files carry too."""
+        return Blueprint(**{name: getattr(self, name) for name in Blueprint.model_fields})
+
+    @property
+    def per_ratio(self) -> bool:
+        """Whether there are per-ratio weights."""
+        return isinstance(self.weights, Mapping)
+
+    def weights_at(self, asked: float | None) -> Weights:
+        """The weights for a measurement of this ratio m/n.
+
+        Raises:
+            ModelError: no weights, or per-ratio weights and none for this ratio.
+        """
+        if self.weights is None:
+            raise ModelError(f"no weights of this network are released yet ({self.summary}).")
+        if not isinstance(self.weights, Mapping):
+            return self.weights
+        known = ", ".join(f"{ratio:g}" for ratio in self.weights)
+        if asked is None:
+            raise ModelError(f"this network has weights for the ratios {known}: say which.")
+        ratio = min(self.weights, key=lambda known: abs(known - asked))
+        if abs(ratio - asked) > _SAME_RATIO * ratio:
+            raise ModelError(
+                f"this network has weights for the ratios {known}, and none for {asked:.4g}."
+            )
+        return self.weights[ratio]
+
+    def published_at(
+        self, dataset: str, protocol: Protocol, ipl: str, ratio: float
+    ) -> tuple[float, float] | None:
+        """The paper's PSNR and SSIM there, or None."""
+        for result in self.published:
+            if (result.dataset, result.protocol, str(result.ipl)) == (dataset, protocol, ipl):
+                return result.values.get(ratio)
+        return None
+
+
+class _Zoo(_Part):
+    version: Literal[1, 2]
+    models: dict[str, ModelCard]
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """A safe loader that refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if len(keys) != len(set(map(str, keys))):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"a key stands twice among {keys}", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
+def read_cards(path: Path) -> dict[str, ModelCard]:
+    """Read and validate a models.yaml.
+
+    Raises:
+        ModelError: not YAML, a key given twice, an unknown or a missing field.
+    """
+    try:
+        files.require_file(path)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+        return _Zoo.model_validate(content).models
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: not a valid list of models: {error}") from error
+
+
+@cache
+def _own() -> dict[str, ModelCard]:
+    packed = _HERE / "models.yaml"  # in an installed package; a checkout has it at its root
+    return read_cards(packed if packed.exists() else _HERE.parents[2] / "models.yaml")
+
+
+@lru_cache(maxsize=4)
+def _added(path: Path, _changed: int) -> dict[str, ModelCard]:
+    added = read_cards(path)
+    if taken := _own().keys() & added:
+        raise ModelError(f"{path}: {', '.join(sorted(taken))}: names of csrecon's own models.")
+    return added
+
+
+def cards() -> dict[str, ModelCard]:
+    """The cards of the zoo by name, with those of the file that $CSRECON_MODELS names now."""
+    extra = os.environ.get("CSRECON_MODELS")
+    if not extra:
+        return _own()
+    path = Path(extra)
+    changed = path.stat().st_mtime_ns if path.exists() else 0
+    return _own() | _added(path, changed)
+
+
+def card(name: str) -> ModelCard:
+    """The card of a model.
+
+    Raises:
+        ModelError: no model of that name; the nearest one is named.
+    """
+    if name in SOLVERS:
+        raise ModelError(f"{name!r} is a classical solver: it has no card and no weights.")
+    if name not in cards():
+        raise ModelError(f"no model named {name!r}: {nearest(name, [*cards(), *SOLVERS])}")
+    return cards()[name]

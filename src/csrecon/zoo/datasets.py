@@ -1,0 +1,225 @@
+"""Image sets by name: their cards, and where their files are found on this machine.
+
+A set lies in a folder of its name under one of: the given data folder, $CSRECON_DATA, and the
+cache. Where none has it, it is downloaded into the cache, file by file, each with its digest
+from sets/NAME.txt.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from csrecon.errors import InputError, ModelError, nearest
+from csrecon.io.downloads import Remote, cache_dir, digest_of, fetch_all
+from csrecon.io.files import reading
+from csrecon.io.images import SUFFIXES
+
+_LISTS = Path(__file__).parent / "sets"
+_LINE = re.compile(r"(\w+:[0-9a-f]+)  ([A-Za-z0-9][\w.-]*)")
+
+
+@dataclass(frozen=True)
+class DatasetCard:
+    """What a set is.
+
+    Attributes:
+        title: its images in words.
+        count: how many.
+        use: what it is for: training, validation (choices may be made on it) or test.
+        repository, commit, folder: where it lies on GitHub.
+    """
+
+    title: str
+    count: int
+    use: str
+    repository: str
+    commit: str
+    folder: str
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, for people."""
+        return f"github.com/{self.repository} @ {self.commit}, {self.folder}"
+
+    def url(self, name: str) -> str:
+        """The address of one file."""
+        return f"https://raw.githubusercontent.com/{self.repository}/{self.commit}/{self.folder}/{name}"
+
+
+_RECURSIONS = (
+    "Rawwad-Alhejaili/Recursions-Are-All-You-Need",
+    "3b8ecc9e93803b7e88620106c700b56c2695dc93",
+)
+_DNCNN = ("cszn/DnCNN", "e93b27812d3ff523a3a79d19e5e50d233d7a8d0a")
+_SRCNN = ("tegg89/SRCNN-Tensorflow", "78be1a24697935fc39a3a8cf59a6632264afade7")
+
+DATASETS: dict[str, DatasetCard] = {
+    "set11": DatasetCard(
+        "nine 256×256 and two 512×512 gray images",
+        11,
+        "validation",
+        *_RECURSIONS,
+        "COAST/data/Set11",
+    ),
+    "bsd68": DatasetCard(
+        "68 RGB images of 480×288", 68, "test", *_RECURSIONS, "COAST/data/SetBSD68"
+    ),
+    "urban100": DatasetCard(
+        "100 RGB images of buildings, about 1024×768",
+        100,
+        "test",
+        *_RECURSIONS,
+        "COAST/data/Urban100",
+    ),
+    "bsd100": DatasetCard(
+        "100 RGB images of 481×321", 100, "test", *_RECURSIONS, "COAST/data/BSD100"
+    ),
+    "bsd68-gray": DatasetCard("68 gray images of 481×321", 68, "test", *_DNCNN, "testsets/BSD68"),
+    "set12": DatasetCard("12 gray images", 12, "test", *_DNCNN, "testsets/Set12"),
+    "t91": DatasetCard("the 91 training images", 91, "training", *_SRCNN, "Train"),
+    "bsd400": DatasetCard(
+        "400 gray images of 180×180, disjoint from BSD68",
+        400,
+        "training",
+        *_DNCNN,
+        "TrainingCodes/DnCNN_TrainingCodes_v1.0/data/Train400",
+    ),
+}
+
+
+def card(name: str) -> DatasetCard:
+    """The card of a set.
+
+    Raises:
+        ModelError: no set of that name; the nearest one is named.
+    """
+    if name not in DATASETS:
+        raise ModelError(f"no data set named {name!r}: {nearest(name, DATASETS)}")
+    return DATASETS[name]
+
+
+def remotes(name: str) -> dict[str, Remote]:
+    """The files of a set by name; none where their digests are not known.
+
+    Raises:
+        ModelError: the list of digests is damaged.
+    """
+    path = _LISTS / f"{name}.txt"
+    if not path.exists():
+        return {}
+    matches = [_LINE.fullmatch(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    if not all(matches):
+        raise ModelError(f"{path}: not a list of digests and names; reinstall csrecon.")
+    return {
+        m[2]: Remote(url=DATASETS[name].url(m[2]), digest=m[1], bytes=None)
+        for m in matches
+        if m is not None
+    }
+
+
+def download(name: str) -> Path:
+    """The folder of a set in the cache, complete and verified; what is missing is downloaded.
+
+    Raises:
+        ModelError: no digests are known, or as in downloads.fetch.
+        ResourceError: the cache cannot be written.
+    """
+    wanted = remotes(name)
+    folder = _cached(name)
+    if not wanted:
+        card = DATASETS[name]
+        if folder.is_dir() and len(list_images(folder)) == card.count:
+            return folder  # put there by hand
+        raise ModelError(
+            f"{name}: the digests of its files are not known, so csrecon does not download it. "
+            f"It comes from {card.source}."
+        )
+    fetch_all(name, [(remote, folder / file) for file, remote in wanted.items()])
+    return folder
+
+
+def verify(name: str, folder: Path) -> list[str]:
+    """What is wrong with a set in a folder, one line a file; nothing if all is well.
+
+    A set known by its pixels may lie there in any lossless format.
+
+    Raises:
+        InputError: no such folder, or no image in it.
+        ModelError: no digests are known.
+    """
+    wanted = remotes(name)
+    if not wanted:
+        raise ModelError(f"{name}: the digests of its files are not known.")
+    here = {path.stem: path for path in list_images(folder)}
+    faults = []
+    for file, remote in wanted.items():
+        path = here.pop(Path(file).stem, None)
+        if path is None:
+            faults.append(f"{file}: missing")
+        elif digest_of(path, remote.digest.partition(":")[0]) != remote.digest:
+            faults.append(f"{path.name}: other content than the published file")
+    return faults + [f"{path.name}: not a file of this set" for path in here.values()]
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The image files of a folder, by name.
+
+    Raises:
+        InputError: no such folder, or no image in it.
+    """
+    with reading(folder):
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder.")
+        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not found:
+        raise InputError(f"{folder}: no image in it (looked for {', '.join(SUFFIXES)}).")
+    return found
+
+
+def images(name: str, data_dir: Path | None = None) -> list[Path]:
+    """The files of a set, by its name in DATASETS or by the path of a folder.
+
+    Raises:
+        ModelError: an unknown name; a set that is not on this machine, or incomplete.
+        InputError: a folder without images.
+    """
+    if name not in DATASETS:
+        folder = Path(name)
+        if folder.is_dir():
+            return list_images(folder)
+        raise ModelError(f"no data set or folder named {name!r}: {nearest(name, DATASETS)}")
+    card = DATASETS[name]
+    for place in _given(name, data_dir):
+        if place.is_dir():
+            found = list_images(place)
+            if len(found) == card.count:
+                return found
+            raise ModelError(
+                f"{place}: {len(found)} images, and {name} has {card.count}; restore the set, or "
+                "give the folder itself as the data set."
+            )
+    try:
+        return list_images(download(name))
+    except ModelError as error:
+        looked = ", ".join(str(place) for place in [*_given(name, data_dir), _cached(name)])
+        raise ModelError(
+            f"data set {name!r} ({card.title}) is not on this machine; looked in {looked}. "
+            f"{error} You may also put it into a folder {name}/ and pass --data-dir with the "
+            "folder above, or set CSRECON_DATA to it."
+        ) from error
+
+
+def at_hand(name: str, data_dir: Path | None = None) -> bool:
+    """Whether a set lies on this machine, so that nothing would be downloaded."""
+    places = [*_given(name, data_dir), _cached(name)]
+    return any(p.is_dir() and len(list(p.iterdir())) >= DATASETS[name].count for p in places)
+
+
+def _given(name: str, data_dir: Path | None) -> list[Path]:
+    roots = [data_dir, os.environ.get("CSRECON_DATA")]
+    return [Path(root) / name for root in roots if root]
+
+
+def _cached(name: str) -> Path:
+    return cache_dir() / "data" / name

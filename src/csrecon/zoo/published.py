@@ -1,0 +1,178 @@
+"""The authors' checkpoints -> networks of csrecon.
+
+The `.pkl` files are read by PyTorch's restricted unpickler, which builds tensors and the few
+NumPy types that the recorded training losses need, and refuses everything else.
+"""
+
+import pickle
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy._core.multiarray import _reconstruct  # what a pickled array is made by
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from torch import Tensor
+
+from csrecon.errors import InputError, ModelError, UsageError
+from csrecon.io.files import require_file
+from csrecon.reconstructors.blueprint import BlockPart, Blueprint, Part
+from csrecon.reconstructors.unfolding import Recursion, Trained, Unfolding
+from csrecon.sensing.operators import Phi
+
+_ALLOWED_TYPES: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    np.ndarray,
+    np.dtype,
+    type(np.dtype(np.float64)),
+    type(np.dtype(np.float32)),
+    (_reconstruct, "numpy.core.multiarray._reconstruct"),
+]
+# What PyTorch's reader raises on bytes that are no checkpoint, or ask for code.
+_FILE_FAULTS = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    OSError,
+)
+_PAPER_MAX_IPL = 12
+
+# Their key -> ours, in the order tried. `\1` is the layer, `\2` the residual unit.
+_KEYS = (
+    (r"fcs\.(\d+)\.lambda_step", r"blocks.\1.rho"),
+    (r"fcs\.(\d+)\.soft_thr", r"blocks.\1.threshold"),
+    (r"fcs\.(\d+)\.head_conv\.(weight|bias)", r"blocks.\1.head.\2"),
+    (r"fcs\.(\d+)\.tail_conv\.(weight|bias)", r"blocks.\1.tail.\2"),
+    (
+        r"fcs\.(\d+)\.ResidualBlocks\.(\d)\.(conv[12])\.(weight|bias)",
+        r"blocks.\1.residual.\2.\3.\4",
+    ),
+    (r"fcs\.0\.ResidualBlocks\.0\.res_scale\.(0|2)\.(weight|bias)", r"modulation.units.0.\1.\2"),
+    (r"fcs\.0\.ResidualBlocks\.0\.res_scale\.(weight|bias)", r"modulation.linear.\1"),
+    (r"fcs\.(\d+)\.conv_D", r"blocks.\1.head.weight"),
+    (r"fcs\.(\d+)\.conv1_forward", r"blocks.\1.analysis.0.weight"),
+    (r"fcs\.(\d+)\.conv2_forward", r"blocks.\1.analysis.1.weight"),
+    (r"fcs\.(\d+)\.conv1_backward", r"blocks.\1.synthesis.0.weight"),
+    (r"fcs\.(\d+)\.conv2_backward", r"blocks.\1.synthesis.1.weight"),
+    (r"fcs\.(\d+)\.conv_G", r"blocks.\1.tail.weight"),
+)
+_REPEATED = re.compile(r"fcs\.\d+\.ResidualBlocks\.\d+\.res_scale\.")
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """The state dict of one of the authors' `.pkl` files, with their own key names.
+
+    Raises:
+        InputError: no such file.
+        ModelError: not a checkpoint, or one that asks for code of any kind.
+    """
+    require_file(path)
+    try:
+        # From a stream: of a path, torch.load reads the suffix and may choose another reader.
+        with path.open("rb") as stream, torch.serialization.safe_globals(_ALLOWED_TYPES):
+            content: Any = torch.load(stream, map_location="cpu", weights_only=True)
+    except _FILE_FAULTS as error:
+        raise ModelError(f"{path}: not a checkpoint that can be read safely ({error}).") from error
+    state = content.get("model", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ModelError(f"{path}: holds no network weights.")
+    return {str(key).removeprefix("module."): value for key, value in state.items()}
+
+
+def _renamed(state: dict[str, Tensor], label: str) -> dict[str, Tensor]:
+    ours: dict[str, Tensor] = {}
+    for key, value in state.items():
+        for pattern, replacement in _KEYS:
+            match = re.fullmatch(pattern, key)
+            if match:
+                name = match.expand(replacement)
+                scalar = name.endswith((".rho", ".threshold"))
+                if scalar and value.numel() != 1:
+                    raise ModelError(f"{label}: {key!r} has {value.numel()} values, not one.")
+                ours[name] = value.reshape(()) if scalar else value
+                break
+        else:
+            if not _REPEATED.match(key):  # the shared modulation stands under every layer
+                raise ModelError(f"{label}: unexpected weights {key!r}.")
+    if not any(key.startswith("blocks.") for key in ours):
+        raise ModelError(f"{label}: holds no network weights.")
+    return ours
+
+
+def _blueprint(state: dict[str, Tensor], ipl: int, ratios: tuple[float, float]) -> Blueprint:
+    layers = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
+    ista = any(".analysis." in key for key in state)
+    recursive = any(key.startswith("modulation.units") for key in state)
+    return Blueprint(
+        block=BlockPart(name="ista-net-plus" if ista else "coast"),
+        modulation=Part(name="none" if ista else "rfmu" if recursive else "ratio"),
+        recursion=Recursion((ipl,) * layers, blockwise=ista),
+        trained=Trained(ipl, 1 if ipl == 1 else max(ipl, _PAPER_MAX_IPL), ratios),
+    )
+
+
+def convert(
+    path: Path,
+    ipl: int,
+    ratios: tuple[float, float] = (0.1, 0.5),
+    phi: Phi | None = None,
+    start: NDArray[Any] | None = None,
+) -> tuple[Unfolding, Blueprint]:
+    """Read one of the authors' COAST, R-COAST or ISTA-Net+ checkpoints.
+
+    Args:
+        path: the `.pkl` file.
+        ipl: iterations per layer it was trained with (4 for the recursive ones, else 1); the
+            file does not say.
+        ratios: smallest and largest ratio it was trained with.
+        phi: ISTA-Net+: the Φ it was trained with.
+        start: ISTA-Net+: the matrix Q (n, m) that it starts from, fitted to that Φ.
+
+    Raises:
+        UsageError: ISTA-Net+ without its Φ and Q, or another network with them.
+        InputError: no such file, or a Q that does not fit Φ.
+        ModelError: a file that is none of these, or cannot be read safely.
+    """
+    state = _renamed(read_checkpoint(path), str(path))
+    try:
+        blueprint = _blueprint(state, ipl, ratios)
+    except (ValidationError, OverflowError) as error:
+        raise ModelError(f"{path}: no network can be described by it: {error}") from error
+    architecture = blueprint.block.name
+    bound = architecture == "ista-net-plus"
+    if bound != (phi is not None and start is not None):
+        raise UsageError(
+            f"{path}: {architecture} "
+            + (
+                "works with the Φ and the start matrix Q of its training only: give both."
+                if bound
+                else "takes any Φ and starts from Φᵀy: leave out Φ and Q."
+            )
+        )
+    if phi is not None and start is not None:
+        m, n = phi.matrix.shape
+        if start.shape != (n, m):
+            raise InputError(f"Q of shape {start.shape}: expected ({n}, {m}) for this Φ.")
+        state["start.q"] = torch.from_numpy(start.astype(np.float32))
+        ratios = (m / n, m / n)
+        blueprint = blueprint.model_copy(
+            update={
+                "start": Part.model_validate(
+                    {"name": "matrix", "m": m, "n": n, "phi_sha256": phi.sha256}
+                ),
+                "trained": replace(blueprint.trained, ratios=ratios),
+            }
+        )
+    network = blueprint.build()
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelError(f"{path}: its weights do not fit {architecture}: {error}") from error
+    return network.eval(), blueprint

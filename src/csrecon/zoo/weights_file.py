@@ -1,0 +1,89 @@
+"""Weights files: .safetensors that carry the blueprint of their network in the metadata.
+
+One file alone is enough to build the network and load its weights.
+"""
+
+import json
+from pathlib import Path
+
+import pydantic
+import safetensors
+import torch
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from csrecon.errors import ModelError
+from csrecon.io import files
+from csrecon.reconstructors.blueprint import Blueprint
+from csrecon.reconstructors.unfolding import Unfolding
+
+_METADATA_KEY = "csrecon"
+
+
+def read_blueprint(path: Path) -> Blueprint:
+    """The blueprint in the metadata of a weights file.
+
+    Raises:
+        InputError: no such file.
+        ModelError: not a safetensors file, or one without csrecon's metadata.
+    """
+    files.require_file(path)
+    try:
+        with safetensors.safe_open(path, framework="pt") as stream:
+            metadata = stream.metadata() or {}
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: not a readable safetensors file ({error}).") from error
+    if _METADATA_KEY not in metadata:
+        raise ModelError(
+            f"{path}: carries no architecture in its metadata (key {_METADATA_KEY!r}), so it "
+            "cannot be built. Weights saved by csrecon do; `csrecon models convert` adds it to "
+            "the authors' checkpoints."
+        )
+    try:
+        return Blueprint.model_validate_json(metadata[_METADATA_KEY])
+    except pydantic.ValidationError as error:
+        raise ModelError(f"{path}: its metadata describe no network: {error}") from error
+
+
+def load(path: Path) -> Unfolding:
+    """The network of a weights file that carries its blueprint, in evaluation mode.
+
+    Raises:
+        InputError: no such file.
+        ModelError: not such a file, or weights that do not fit the blueprint.
+    """
+    return build(read_blueprint(path), path)
+
+
+def build(blueprint: Blueprint, path: Path) -> Unfolding:
+    """The network of a blueprint with the weights of a file, in evaluation mode.
+
+    Raises:
+        ModelError: weights that do not fit the blueprint, or hold NaN.
+    """
+    network = blueprint.build()
+    try:
+        network.load_state_dict(load_file(path))
+    except (RuntimeError, safetensors.SafetensorError) as error:
+        raise ModelError(f"{path}: its weights do not fit the network: {error}") from error
+    if not all(bool(torch.isfinite(value).all()) for value in network.state_dict().values()):
+        raise ModelError(f"{path}: its weights hold NaN or infinite values.")
+    return network.float().eval()
+
+
+def tensors(network: Unfolding) -> dict[str, Tensor]:
+    """The weights of a network by name, on the CPU."""
+    return {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
+
+
+def save(network: Unfolding, blueprint: Blueprint, path: Path, overwrite: bool = False) -> None:
+    """Write a network's weights with its blueprint as a .safetensors file.
+
+    Raises:
+        UsageError: the file exists and `overwrite` is false.
+        ResourceError: it cannot be written.
+    """
+    metadata = {_METADATA_KEY: json.dumps(blueprint.model_dump(mode="json"))}
+    with files.new_files(path, overwrite=overwrite) as (temporary,):
+        temporary.write_bytes(to_bytes(tensors(network), metadata))
