@@ -161,7 +161,7 @@ def test_a_checkpoint_that_wants_to_run_code_is_refused(server, mine, tmp_path):
     digest = "sha256:" + hashlib.sha256(body).hexdigest()
     mine(own({"checkpoint": {"url": "https://evil.example/a.pkl", "digest": digest}}))
     server.answers["/evil.example/a.pkl"] = body
-    with pytest.raises(ModelError, match="'mine': .*read safely"):
+    with pytest.raises(ModelError, match=r"'mine': .*read safely"):
         csrecon.load("mine")
     assert not (tmp_path / "ran").exists()
 

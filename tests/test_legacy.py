@@ -104,12 +104,18 @@ def test_what_is_written_again_is_the_same_measurement(tmp_path, images, name):
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_weights_written_again_are_the_same_network(tmp_path, images, name):
     path = LEGACY / f"{name}.safetensors"
-    weights_file.save(weights_file.load(path), weights_file.read_blueprint(path), tmp_path / "a.safetensors")
+    weights_file.save(
+        weights_file.load(path), weights_file.read_blueprint(path), tmp_path / "a.safetensors"
+    )
     with safetensors.safe_open(tmp_path / "a.safetensors", framework="pt") as stream:
         assert json.loads(stream.metadata()["csrecon"])["version"] == 2
-    assert weights_file.read_blueprint(tmp_path / "a.safetensors") == weights_file.read_blueprint(path)
+    assert weights_file.read_blueprint(tmp_path / "a.safetensors") == weights_file.read_blueprint(
+        path
+    )
     measured = "small.npy" if name == "istanet-plus" else "gaussian.npy"
-    assert_same(reconstructed(measured, tmp_path / "a.safetensors", None), images[f"weights-{name}"])
+    assert_same(
+        reconstructed(measured, tmp_path / "a.safetensors", None), images[f"weights-{name}"]
+    )
 
 
 def test_a_sidecar_of_another_phi_is_still_refused(tmp_path):

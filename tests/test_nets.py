@@ -1,15 +1,22 @@
 """Networks: exact parameter counts, the shared contract, the authors' outputs, and locality."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file
 
 import csrecon
 from csrecon.errors import InputError, UsageError
 from csrecon.reconstructors.base import State
+from csrecon.reconstructors.blueprint import Blueprint
 from csrecon.reconstructors.modulation import NoModulation
+from csrecon.reconstructors.nets.frcoast import FrcoastBlock
 from csrecon.reconstructors.nets.ista_net_plus import IstaNetPlusBlock
 from csrecon.reconstructors.unfolding import Recursion, Unfolding
+from csrecon.runtime.tiles import Tiles
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.operators import BlockOperator, Phi
 from csrecon.zoo import cards, published
@@ -126,3 +133,124 @@ def test_ista_net_plus_with_its_own_phi_and_start(percent):
     np.testing.assert_allclose(image, stored[f"xhat_{percent}"], atol=1e-3)
     with pytest.raises(InputError, match="its own Φ"):
         net(csrecon.sample(stored["image"], m=len(phi.matrix)))
+
+
+def frcoast(features, layers, ipl):
+    """The blueprint of an FR-COAST whose layers are visited in turn."""
+    return Blueprint.model_validate(
+        {
+            "block": {"name": "frcoast", "features": features},
+            "modulation": {"name": "rfmu", "max_steps": 20},
+            "start": {"name": "markov"},
+            "recursion": {
+                "schedule": [ipl] * layers,
+                "order": "looped",
+                "rotate": True,
+                "projection": True,
+            },
+            "trained": {"ipl": 20 // layers, "max_ipl": 24 // layers, "ratios": [0.1, 0.5]},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("features", "layers", "count"), [(64, 1, 237_381), (48, 2, 264_970)], ids=["1x64", "2x48"]
+)
+def test_frcoast_has_its_parameters(features, layers, count):
+    net = frcoast(features, layers, 20 // layers).build()
+    assert sum(p.numel() for p in net.parameters()) == count
+
+
+@pytest.mark.parametrize("size", [(50, 70), (33, 35), (1, 1), (2, 5)])
+@pytest.mark.parametrize("color", ["gray", "rgb"])
+def test_frcoast_keeps_the_contract(color, size):
+    torch.manual_seed(0)
+    net = frcoast(8, 2, 3).build().eval()
+    check_reconstructor(net, csrecon.sample(scene(*size), 0.2, color=color))
+
+
+def test_frcoast_is_the_formula():
+    torch.manual_seed(0)
+    block = FrcoastBlock(5).eval()
+    x, gradient, features = torch.rand(2, 1, 6, 8), torch.rand(2, 1, 6, 8), torch.rand(2, 5, 3, 4)
+    gain = torch.rand(2, 5)
+    with torch.no_grad():
+        state, penalty = block.prox(State(x, features), gradient, gain)
+        r = x - block.rho * gradient
+        inputs = torch.cat([r, 4 * gradient], dim=1)
+        corners = [inputs[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)]
+        planes = torch.stack(corners, dim=2).flatten(1, 2)
+        f = block.head(planes) + gain[1][:, None, None] * features
+        for unit in block.residual:
+            f = f + gain[0][:, None, None] * unit.conv2(torch.relu(unit.conv1(f)))
+        tail = block.tail(f)
+        image = r.clone()
+        for k, (i, j) in enumerate((i, j) for i in (0, 1) for j in (0, 1)):
+            image[:, 0, i::2, j::2] += tail[:, k]
+    torch.testing.assert_close(state.features, f)
+    torch.testing.assert_close(state.image, image)
+    assert penalty == 0
+    begun = block.begin(x)
+    assert torch.equal(begun.image, x)
+    assert begun.features.shape == (2, 5, 3, 4)
+    assert not begun.features.any()
+
+
+def test_frcoast_carries_its_features():
+    torch.manual_seed(0)
+    net = frcoast(8, 1, 3).build().eval()
+    m = csrecon.sample(scene(50, 70)[..., 0], 0.2)
+
+    def forgetful(block, state, gradient, gain):
+        assert state.features.shape[-2:] == tuple(side // 2 for side in state.image.shape[-2:])
+        return block(State(state.image, torch.zeros_like(state.features)), gradient, gain)
+
+    with torch.inference_mode():
+        whole = [step.image for step in net.steps(m)]
+        without = [step.image for step in net.applied(forgetful).steps(m)]
+    assert torch.equal(whole[0], without[0])
+    assert (whole[1] - without[1]).abs().max() > 1e-4
+
+
+def pilot(name, features, layers):
+    """The weights of a pilot training, whose keys had other names."""
+    net = frcoast(features, layers, 20 // layers).build()
+    ours = {}
+    for key, value in load_file(shared("weights", name)).items():
+        unit = re.fullmatch(r"blocks\.(\d+)\.c([12])\.(\d)\.(.*)", key)
+        if unit:
+            key = f"blocks.{unit[1]}.residual.{unit[3]}.conv{unit[2]}.{unit[4]}"  # noqa: PLW2901
+        ours[key.replace("rfmu.", "modulation.")] = (
+            value.reshape(()) if key.endswith("rho") else value
+        )
+    net.load_state_dict(ours)
+    return net.eval()
+
+
+def test_frcoast_in_tiles_is_exact_at_odd_sizes_and_in_every_orientation():
+    net = pilot("frcoast-pilot-1x64.safetensors", 64, 1).at(8)
+    m = csrecon.sample(scene(131, 97)[..., 0], 0.2)
+    with torch.inference_mode():
+        whole = [step.image for step in net.steps(m)]
+        tiled = [step.image for step in net.applied(Tiles(64)).steps(m)]
+    assert len(whole) == 8
+    for a, b in zip(whole, tiled, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "layers", "least"),
+    [
+        ("frcoast-pilot-1x64.safetensors", 64, 1, 28.5),
+        ("frcoast-pilot-2x48.safetensors", 48, 2, 28.5),
+    ],
+)
+def test_the_pilots_reconstruct_as_they_did(name, features, layers, least):
+    with Image.open(shared("data", "set11", "Monarch.tif")) as opened:
+        image = np.asarray(opened.convert("L"))
+    assert image.shape == (256, 256)
+    m = csrecon.sample(image, 0.1, seed=77)
+    net = pilot(name, features, layers)
+    x = csrecon.reconstruct(m, net, 20 // layers, "cpu", precision="fp32")
+    psnr = -10 * np.log10(np.mean((np.clip(x, 0, 1) - image / 255) ** 2))
+    assert psnr >= least

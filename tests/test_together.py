@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from csrecon import api
 from csrecon.cli.app import app
-from csrecon.runtime.together import Together
 from csrecon.errors import InputError, ResourceError, UsageError
 from csrecon.io import images
+from csrecon.runtime.together import Together
 from csrecon.sensing import native
 from csrecon.sensing.measurement import Measurement
 from tests.conftest import scene

@@ -10,8 +10,8 @@ try:
 except SystemExit as end:
     if "LOCAL_RANK" not in os.environ:
         raise
-    # DistributedDataParallel never lets go of its process group (torch 2.13), and a thread of
-    # that group which meets the interpreter's teardown aborts the process (pytorch#179291).
+    # DistributedDataParallel never releases its process group (torch 2.13). A thread of that group
+    # that still runs at interpreter shutdown aborts the process (pytorch#179291).
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))

@@ -1,6 +1,6 @@
-"""Modules of the first release under their old names, so that programs written for it still import.
+"""Old module names of the first release, so that programs written for it still import.
 
-`from csrecon.lab import Arrangement` finds csrecon.sensing.lab. Nothing in csrecon uses this.
+`from csrecon.lab import Arrangement` finds csrecon.sensing.lab. csrecon itself does not use this.
 """
 
 import importlib
@@ -33,7 +33,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "solvers": ("reconstructors.solvers",),
     "tiles": ("runtime.tiles",),
 }
-"""Old name -> where its contents are now, below `csrecon`."""
+"""Old module name -> the modules below `csrecon` that hold its contents now."""
 
 
 class _Old(Loader):
@@ -64,6 +64,6 @@ class _Finder(MetaPathFinder):
 
 
 def install() -> None:
-    """Let old names be imported."""
+    """Make the old module names importable."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.append(_Finder())

@@ -1,3 +1,3 @@
-"""The version of csrecon, in one place that every room may read."""
+"""The version of csrecon, importable from every package."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Every error that csrecon raises on purpose, each leaf with the exit code of the command line.
+"""Every error that csrecon raises on purpose, each with its exit code on the command line.
 
 A message says what was given, what was expected and what to do. Codes: 0 ok, 1 bug, 2 usage,
 3 bad input, 4 model or download, 5 resources, 6 part of a batch failed, 7 a check failed.
@@ -9,13 +9,13 @@ from collections.abc import Iterable
 
 
 class CsreconError(Exception):
-    """Root of the tree; its own code 1 means a bug in csrecon."""
+    """Root of the error tree; its own exit code 1 means a bug in csrecon."""
 
     exit_code = 1
 
 
 class UsageError(CsreconError):
-    """An option or argument that cannot be used as given, an output that exists included."""
+    """An option or argument that cannot be used as given, including an output that exists."""
 
     exit_code = 2
 
@@ -27,13 +27,13 @@ class InputError(CsreconError):
 
 
 class ModelError(CsreconError):
-    """A model or data set that is unknown, missing, damaged or not to be had."""
+    """A model or data set that is unknown, missing, damaged or unavailable."""
 
     exit_code = 4
 
 
 class ResourceError(CsreconError):
-    """The machine refused: memory, disk, permissions, an absent device."""
+    """The machine lacks memory, disk space, permissions or a device."""
 
     exit_code = 5
 
@@ -45,13 +45,13 @@ class BatchError(CsreconError):
 
 
 class CheckError(CsreconError):
-    """A verification ran and did not hold."""
+    """A verification ran and failed."""
 
     exit_code = 7
 
 
 def nearest(given: str, known: Iterable[str]) -> str:
-    """Say which known name is meant, or list them all: the end of an "unknown name" message."""
+    """The end of an "unknown name" message: the closest known name, or a list of all."""
     names = sorted(known)
     close = difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}."

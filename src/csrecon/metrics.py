@@ -23,7 +23,7 @@ PROTOCOLS: dict[Protocol, str] = {
     "standard": "luma, clipped and rounded to 8 bits, peak 255, SSIM 7×7 uniform, mean over images",
 }
 SSIM_WINDOW = 7
-_BAND = 2**20  # pixels that are computed with at once, in 64 bits
+_BAND = 2**20  # pixels per band, computed in float64
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Score:
 
 
 def mean(scores: Sequence[Score]) -> Score:
-    """The mean of every figure; of LPIPS only where all have it."""
+    """The mean of each metric; of LPIPS only if every score has it."""
     known = [score.lpips for score in scores if score.lpips is not None]
     return Score(
         fmean(score.psnr for score in scores),
@@ -87,7 +87,7 @@ def ssim(x: Tensor, reference: Tensor, peak: float = 1.0) -> Tensor:
 
 
 def _similarity(a: Tensor, b: Tensor, peak: float) -> Tensor:
-    """The similarity of every window, (N, C, H - 6, W - 6)."""
+    """SSIM of every window, (N, C, H - 6, W - 6)."""
     count = SSIM_WINDOW**2
 
     def local(image: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ def _similarity(a: Tensor, b: Tensor, peak: float) -> Tensor:
 
 
 def _bands(x: Tensor, overlap: int) -> Iterator[slice]:
-    """Bands of the rows of (N, C, H, W) images, each with `overlap` rows of the next."""
+    """Row slices that cut (N, C, H, W) images into bands overlapping by `overlap` rows."""
     count, planes, height, width = x.shape
     step = max(1, _BAND // (count * planes * width))
     for top in range(0, height - overlap, step):
@@ -113,10 +113,10 @@ def _bands(x: Tensor, overlap: int) -> Iterator[slice]:
 
 
 def protocol(name: str) -> Protocol:
-    """The protocol of a name.
+    """The scoring protocol of a name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: an unknown name.
     """
     for known in PROTOCOLS:
         if name == known:
@@ -125,15 +125,15 @@ def protocol(name: str) -> Protocol:
 
 
 def shown(x: Tensor, protocol: Protocol) -> Tensor:
-    """What is scored of an image (C, 1, H, W): (1, C, H, W), clipped, and rounded if so said."""
+    """Planes (C, 1, H, W) as they are scored: (1, C, H, W), clipped, rounded if the protocol says so."""
     clipped = x.clamp(0, 1).transpose(0, 1)
     return torch.round(clipped.double() * 255) / 255 if protocol == "standard" else clipped
 
 
 def score(x: Tensor, reference: Tensor, protocol: Protocol = "paper") -> Score:
-    """Score one image, its planes (C, 1, H, W) in [0, 1], by a named protocol.
+    """Score one image, planes (C, 1, H, W) in [0, 1], by a scoring protocol.
 
-    Source: PROTOCOLS; "paper" is what the authors of the recursive networks computed.
+    Source: PROTOCOLS; "paper" is the protocol of the recursive networks' authors.
     """
     clipped = shown(x, protocol)
     target = reference.transpose(0, 1)

@@ -104,13 +104,14 @@ def _facts(value: Any) -> dict[str, Any]:
     import numpy as np
 
     number = value.dtype.kind in "biuf"
+    nothing = "complex" if value.dtype.kind == "c" else "no numbers"
     finite = value[np.isfinite(value)] if number else value[:0]
     whole = number and finite.size == value.size
     return {
         "shape": list(value.shape),
         "type": str(value.dtype),
         "finite": bool(whole),
-        "range": f"{finite.min():.4g} to {finite.max():.4g}" if finite.size else "no numbers",
+        "range": f"{finite.min():.4g} to {finite.max():.4g}" if finite.size else nothing,
         "phi": _as_phi(value) if whole else "",
     }
 

@@ -1,1 +1,1 @@
-"""Files in and out: arrays, images, downloads. Nothing here knows of measurements."""
+"""File input and output: arrays, images, downloads; independent of measurements."""

@@ -1,7 +1,7 @@
-"""Arrays of numbers in the files that laboratories keep: .npy, .npz, .mat, .h5 and .csv.
+"""Numeric arrays from common lab file formats: .npy, .npz, .mat, .h5 and .csv.
 
-Every reader gives the real numeric arrays of a file by name. Nothing is unpickled, no link to
-another file is followed, and what a file claims to hold is checked before memory is taken.
+Every reader returns the real numeric arrays of a file by name. Nothing is unpickled, no link to
+another file is followed, and declared sizes are checked before memory is allocated.
 """
 
 import io
@@ -29,7 +29,7 @@ def _npy(path: Path) -> Arrays:
 
 
 def _apart(path: Path) -> Arrays:
-    """What foreign.py reads, in a process of its own: its libraries may crash on damaged files."""
+    """The arrays that foreign.py reads in its own process, which a damaged file may crash."""
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "arrays.npz"
         command = [sys.executable, "-m", "csrecon.io.foreign", str(path), str(made)]
@@ -37,7 +37,7 @@ def _apart(path: Path) -> Arrays:
         if done.returncode == InputError.exit_code:
             raise InputError(done.stderr.strip())
         if done.returncode or not made.exists():
-            raise InputError(f"{path}: damaged; the library that reads such files gave up.")
+            raise InputError(f"{path}: damaged; the library that reads this format crashed.")
         for line in done.stderr.splitlines():
             log.warning("%s", line)
         packed = read_npz(made)
@@ -46,7 +46,7 @@ def _apart(path: Path) -> Arrays:
 
 
 def _csv(path: Path) -> Arrays:
-    """Numbers separated by commas, semicolons, tabs or spaces, with or without a first line."""
+    """Numbers separated by commas, semicolons, tabs or spaces, with or without a header line."""
     try:
         with reading(path):
             text = path.read_text(encoding="utf-8-sig")
@@ -97,7 +97,7 @@ def read(path: Path) -> Arrays:
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(
-            f"{path}: no known kind of array file; expected one of {', '.join(READERS)}."
+            f"{path}: not a known array format; expected one of {', '.join(READERS)}."
         )
     require_file(path)
     found = reader(path)
@@ -109,7 +109,7 @@ def read(path: Path) -> Arrays:
 def pick(
     path: Path, name: str | None = None, flag: str = "--var NAME", likely: str | None = None
 ) -> NDArray[Any]:
-    """One array of a file: the named one, or `likely`, or the only one that is no single number.
+    """One array of a file: the named one, else `likely`, else the only one with several values.
 
     Raises:
         InputError: as in `read`.
@@ -130,7 +130,7 @@ def pick(
 
 
 def split_name(text: str) -> tuple[Path, str | None]:
-    """`FILE:NAME` -> path and name; a file that exists as written has no name."""
+    """`FILE:NAME` -> path and name; no name if a file exists under the whole text."""
     path = Path(text)
     stem, mark, name = text.rpartition(":")
     if mark and name and not path.exists() and Path(stem).suffix.lower() in READERS:

@@ -1,7 +1,7 @@
-"""Verified downloads: a file reaches its place only when its bytes are the expected ones.
+"""Verified downloads: a file is moved into place only if its digest is the expected one.
 
 A digest is written `sha256:HEX`, `git:HEX` (the SHA-1 that git gives a file's content) or
-`pixels:HEX` (of a decoded image, for files that exist in several lossless encodings).
+`pixels:HEX` (of a decoded image, for files that exist in several lossless formats).
 
 Environment: $CSRECON_CACHE (else the system's cache folder), $CSRECON_OFFLINE or
 $HF_HUB_OFFLINE, $CSRECON_MIRROR (a base URL, followed by host and path of the original), and the
@@ -32,19 +32,19 @@ log = logging.getLogger(__name__)
 
 DELAYS = (1.0, 3.0, 9.0)
 """Seconds before the second, third and fourth attempt."""
-_LONGEST_WAIT = 60.0  # that a server may ask for
+_LONGEST_WAIT = 60.0  # seconds; the most that is waited for a server's Retry-After
 _CONNECT_SECONDS, _READ_SECONDS = 10.0, 30.0
 _CHUNK = 2**18
 _AT_ONCE = 8
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
 Watcher = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
-"""Shows a download: of a label and a total, if known, to a function that is told of progress."""
+"""Shows a download: (label, total if known) -> context of a function called with every increment."""
 watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
 
 
 forbidden: ContextVar[bool] = ContextVar("forbidden", default=False)
-"""Whether the network is forbidden in this context, as --offline says."""
+"""Whether the network is forbidden in this context (--offline)."""
 
 
 class Remote(BaseModel):
@@ -52,8 +52,8 @@ class Remote(BaseModel):
 
     Attributes:
         url: https, at a pinned commit.
-        digest: what its bytes are, `sha256:…`, `git:…` or `pixels:…`.
-        bytes: its size, where it is known.
+        digest: of its content, `sha256:…`, `git:…` or `pixels:…`.
+        bytes: its size, if known.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,7 +64,7 @@ class Remote(BaseModel):
 
 
 class _AgainError(Exception):
-    """A fault that may pass; `wait` is what the server asked for, in seconds."""
+    """A transient failure; `wait` is the server's Retry-After in seconds."""
 
     def __init__(self, message: str, wait: float = 0.0) -> None:
         super().__init__(message)
@@ -72,13 +72,13 @@ class _AgainError(Exception):
 
 
 def cache_dir() -> Path:
-    """Where csrecon keeps what it downloads: $CSRECON_CACHE, else the system's cache folder."""
+    """The folder of downloaded files: $CSRECON_CACHE, else the system's cache folder."""
     chosen = os.environ.get("CSRECON_CACHE")
     return Path(chosen) if chosen else platformdirs.user_cache_path("csrecon")
 
 
 def offline() -> bool:
-    """Whether the user forbids the network: for this context, or in the environment."""
+    """Whether the network is forbidden, in this context or by the environment."""
     if forbidden.get():
         return True
     said = (os.environ.get(name, "") for name in ("CSRECON_OFFLINE", "HF_HUB_OFFLINE"))
@@ -86,7 +86,7 @@ def offline() -> bool:
 
 
 def digest_of(path: Path, kind: str) -> str:
-    """The digest of a file: `kind` is sha256, git or pixels.
+    """The digest of a file; `kind` is the kind of digest: sha256, git or pixels.
 
     Raises:
         InputError: the file cannot be read.
@@ -118,11 +118,11 @@ def problem(path: Path, remote: Remote) -> str | None:
 def fetch(remote: Remote, target: Path) -> Path:
     """Make sure that `target` holds the expected bytes; download it if it does not.
 
-    Two processes may ask at once: one downloads and the other waits. A file with other bytes is
-    set aside under `quarantine/` beside it, never used and never deleted.
+    Several processes may call this: one downloads and the others wait. A file with other bytes is
+    moved to `quarantine/` beside it, never used and never deleted.
 
     Raises:
-        ModelError: offline, the server does not have it, does not answer, or sends other bytes.
+        ModelError: offline, or the server lacks the file, does not answer, or sends other bytes.
         ResourceError: the disk is full or the folder is read-only.
     """
     if target.is_file() and problem(target, remote) is None:
@@ -143,7 +143,7 @@ def fetch(remote: Remote, target: Path) -> Path:
 
 
 def fetch_all(label: str, wanted: Sequence[tuple[Remote, Path]]) -> None:
-    """Fetch many files, several at once; the first fault ends it, and what came is kept.
+    """Fetch many files concurrently; the first failure ends it, and complete files are kept.
 
     Raises:
         ModelError, ResourceError: as in `fetch`.
@@ -160,7 +160,7 @@ def fetch_all(label: str, wanted: Sequence[tuple[Remote, Path]]) -> None:
 
 
 def _download(remote: Remote, target: Path) -> None:
-    """Transfer, check, move into place; with patience for faults that may pass."""
+    """Transfer, verify and move into place; retry after transient failures."""
     for delay in (*DELAYS, None):
         try:
             with files.new_files(target, overwrite=True) as (temporary,):
@@ -169,7 +169,7 @@ def _download(remote: Remote, target: Path) -> None:
                 if wrong is not None:
                     aside = _quarantine(temporary, target)
                     raise ModelError(
-                        f"{remote.url}: {wrong}. It is not used; it lies in {aside}. Try again "
+                        f"{remote.url}: {wrong}. It is not used and was moved to {aside}. Try again "
                         "later, and report it if the server keeps sending it."
                     )
             return
@@ -211,11 +211,11 @@ def _transfer(remote: Remote, temporary: Path, label: str) -> None:
                     received += len(chunk)
                     advance(len(chunk))
             if expected is not None and received < expected:
-                raise _AgainError(f"the answer ends after {received} of {expected} bytes")
+                raise _AgainError(f"the response ends after {received} of {expected} bytes")
     except (requests.ConnectionError, requests.Timeout) as error:
-        raise _AgainError(f"no full answer ({type(error).__name__})") from error
+        raise _AgainError(f"no complete response ({type(error).__name__})") from error
     except requests.exceptions.ChunkedEncodingError as error:
-        raise _AgainError("the answer ends early") from error
+        raise _AgainError("the response ends early") from error
     except requests.RequestException as error:
         raise ModelError(f"{remote.url}: cannot be requested ({error}).") from error
 
@@ -234,7 +234,7 @@ def _mirrored(url: str) -> str:
 
 
 def _quarantine(path: Path, target: Path) -> Path:
-    """Move a file of unexpected bytes out of the way; where it lies now."""
+    """Move a file with unexpected bytes to the quarantine; return its new path."""
     aside = target.parent / "quarantine" / f"{target.name}.{files.sha256_file(path)[:12]}"
     aside.parent.mkdir(exist_ok=True)
     path.replace(aside)
@@ -243,10 +243,10 @@ def _quarantine(path: Path, target: Path) -> Path:
 
 @contextmanager
 def locked(target: Path) -> Iterator[None]:
-    """Be the only process that writes `target`.
+    """Hold the lock for writing `target`; wait for other processes.
 
     Raises:
-        ResourceError: the lock cannot be made there.
+        ResourceError: the lock cannot be created there.
     """
     lock = FileLock(target.with_name(f".{target.name}.lock"))
     try:

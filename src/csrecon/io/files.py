@@ -1,7 +1,7 @@
-"""Files in and out: arrays read without pickle, results that appear whole or not at all.
+"""Arrays read without pickle, and outputs written atomically.
 
-Every output goes to a temporary file beside its target and is moved there once it is complete,
-so an interrupted command leaves nothing half-written; an existing file is kept unless told.
+Every output goes to a temporary file beside its target and is moved into place once it is complete,
+so an interrupted command leaves no partial file. An existing file is replaced only on request.
 """
 
 import contextlib
@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from csrecon.errors import InputError, ResourceError, UsageError
 
 MAX_ARRAY_BYTES = 64 * 2**30
-"""Larger arrays are taken for a damaged or hostile header."""
+"""In bytes; a header that promises a larger array is treated as damaged or hostile."""
 
-_MAX_EXPANSION = 100  # of a compressed array; measurements are nearly noise
+_MAX_EXPANSION = 100  # largest plausible factor of compression: measurements look like noise
 _ALWAYS_EXPANDED = 2**28
 
 # What NumPy's header parser raises on arbitrary bytes (it tokenises and evaluates literals).
@@ -68,7 +68,7 @@ _ARCHIVE_FAULTS = (
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn a refusal of the operating system to read `path` into an InputError."""
+    """Turn an OSError raised while `path` is read into an InputError."""
     try:
         yield
     except OSError as error:
@@ -81,7 +81,7 @@ def require_file(path: Path) -> None:
         if not path.exists():
             raise InputError(f"{path}: no such file.")
         if not path.is_file():
-            raise InputError(f"{path}: a file was expected, and this is a folder or a device.")
+            raise InputError(f"{path}: expected a file, and this is a folder or a device.")
         if path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty.")
         with path.open("rb"):
@@ -89,16 +89,16 @@ def require_file(path: Path) -> None:
 
 
 def check_expansion(promised: int, stored: int, label: str) -> None:
-    """Raise InputError where `stored` compressed bytes would become implausibly many."""
+    """Raise InputError if `stored` compressed bytes would expand to implausibly many."""
     if promised > max(_ALWAYS_EXPANDED, _MAX_EXPANSION * stored) or promised > MAX_ARRAY_BYTES:
         raise InputError(
-            f"{label}: {stored} bytes would expand to {promised}, which no measurement does: "
-            "damaged or hostile."
+            f"{label}: {stored} bytes would expand to {promised}, more than any measurement does. "
+            "The file is damaged or hostile."
         )
 
 
 def _read_npy(stream: IO[bytes], available: int, label: str) -> NDArray[Any]:
-    """Read one .npy body after holding its header against the `available` bytes."""
+    """Read one .npy array after checking its header against the `available` bytes."""
     try:
         version = np.lib.format.read_magic(stream)
         read_header = {
@@ -116,7 +116,7 @@ def _read_npy(stream: IO[bytes], available: int, label: str) -> NDArray[Any]:
     plain = dtype.kind in "biufcU" and dtype.itemsize > 0 and dtype.subdtype is None
     if not plain or any(isinstance(d, bool) or not 0 <= d < 2**60 for d in shape):
         raise InputError(
-            f"{label}: a header of shape {shape} and type {dtype}; expected plain numbers or text."
+            f"{label}: its header gives shape {shape} and type {dtype}; expected numbers or text."
         )
     count = math.prod(shape)
     promised = count * dtype.itemsize
@@ -124,11 +124,11 @@ def _read_npy(stream: IO[bytes], available: int, label: str) -> NDArray[Any]:
     if promised > present or promised > MAX_ARRAY_BYTES:
         raise InputError(
             f"{label}: the header promises shape {shape} of {dtype} ({promised} bytes), but "
-            f"{present} bytes follow. The file is truncated or damaged: copy or make it again."
+            f"{present} bytes follow. The file is truncated or damaged: copy or create it again."
         )
     content = stream.read(promised)
     if len(content) < promised:
-        raise InputError(f"{label}: the file ends early; copy or make it again.")
+        raise InputError(f"{label}: the file ends early; copy or create it again.")
     flat = np.frombuffer(content, dtype=dtype, count=count)
     return flat.reshape(shape, order="F" if fortran_order else "C").copy()
 
@@ -149,7 +149,7 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     """Read every array of a .npz archive, with the checks of `read_npy` on each member.
 
     Raises:
-        InputError: not a zip archive, a damaged member, or a fault of `read_npy`.
+        InputError: not a zip archive, a damaged member, or as in `read_npy`.
     """
     require_file(path)
     arrays: dict[str, NDArray[Any]] = {}
@@ -167,16 +167,16 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def numbers(found: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """Those that are real numeric arrays with something in them."""
+    """The real numeric arrays among these that are not empty."""
     return {
         name: value
         for name, value in found.items()
-        if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.size
+        if isinstance(value, np.ndarray) and value.dtype.kind in "biufc" and value.size
     }
 
 
 def refuse_existing(*targets: Path, overwrite: bool) -> None:
-    """Raise UsageError when a target exists and may not be replaced."""
+    """Raise UsageError if a target exists and must not be replaced."""
     for target in targets:
         try:
             folder, taken = target.is_dir(), os.path.lexists(target)
@@ -209,14 +209,14 @@ def _publish(temporary: Path, target: Path, overwrite: bool) -> None:
 def new_files(
     *targets: Path, overwrite: bool = False, publish: bool = True
 ) -> Iterator[list[Path]]:
-    """Give one temporary path a target; on success move them all into place, else remove them.
+    """Yield one temporary path per target; on success move them all into place, else remove them.
 
-    Missing parent folders are made. The temporary names keep the suffix of their target. With
-    `publish=False` it only tries whether the targets could be written, and leaves none.
+    Missing parent folders are created. The temporary names keep the suffix of their target. With
+    `publish=False` it only checks that the targets can be written, and leaves no file.
 
     Raises:
         UsageError: a target exists and `overwrite` is false.
-        ResourceError: the disk is full, the folder is read-only or cannot be made.
+        ResourceError: the disk is full, the folder is read-only or cannot be created.
     """
     refuse_existing(*targets, overwrite=overwrite)
     tag = uuid.uuid4().hex[:12]
@@ -244,7 +244,7 @@ def new_files(
 
 
 def explained(error: OSError, target: Path) -> ResourceError:
-    """What to tell when the operating system refuses to write `target`."""
+    """The error to raise when the operating system refuses to write `target`."""
     if error.errno == errno.ENOSPC:
         return ResourceError(f"{target}: the disk is full; nothing was written. Free some space.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -273,5 +273,5 @@ def _with_null(content: Any) -> Any:
 
 
 def json_text(content: Any) -> str:
-    """Indented JSON, with null for the infinite and NaN figures that JSON has no number for."""
+    """Indented JSON, with null for infinite and NaN values, which JSON cannot hold."""
     return json.dumps(_with_null(content), indent=2, allow_nan=False) + "\n"

@@ -1,8 +1,8 @@
-"""Reads MATLAB and HDF5 files, as a program: python -m csrecon.io.foreign FILE ARRAYS.npz
+"""Reads MATLAB and HDF5 files in a separate process: python -m csrecon.io.foreign FILE ARRAYS.npz
 
-A damaged file can crash SciPy's and HDF5's readers, which no `except` catches, so that
-`csrecon.io.arrays` runs this in a process of its own. Warnings go to stderr, a line each; a file
-that cannot be read ends it with the exit code of an InputError and one line.
+A damaged file can crash SciPy's and HDF5's readers, which no `except` catches, so
+`csrecon.io.arrays` runs this module in its own process. Warnings go to stderr, one per line. For
+an unreadable file it prints one line and exits with the code of an InputError.
 """
 
 import sys
@@ -19,15 +19,16 @@ from scipy.io import loadmat, matlab
 from csrecon.errors import InputError
 from csrecon.io import files
 
-_DEPTH = 8  # of groups in a HDF5 file
+_DEPTH = 8  # nested groups that are searched in an HDF5 file
 _MATLAB_HDF5 = b"MATLAB 7.3"
+_MATLAB_COMPLEX = ("real", "imag")
 
 
 def read(path: Path) -> dict[str, NDArray[Any]]:
     """The real numeric arrays of a .mat or .h5 file, by name.
 
     Raises:
-        InputError: damaged, hostile, or of another kind.
+        InputError: a damaged or hostile file, or another file format.
     """
     with path.open("rb") as stream:
         head = stream.read(len(_MATLAB_HDF5))
@@ -53,15 +54,27 @@ def _matlab5(path: Path) -> dict[str, Any]:
 
 
 def _hdf5(path: Path) -> dict[str, Any]:
-    """Every dataset of numbers, by its path in the file; MATLAB's are stored transposed."""
+    """Every numeric dataset by its path in the file; MATLAB stores arrays transposed."""
     try:
         with h5py.File(path, "r") as file:
             return {
-                name: dataset[()].T if "MATLAB_class" in dataset.attrs else dataset[()]
+                name: _values(dataset).T if "MATLAB_class" in dataset.attrs else _values(dataset)
                 for name, dataset in _datasets(file, path)
             }
     except (OSError, RuntimeError, ValueError, LookupError, TypeError, MemoryError) as error:
         raise InputError(f"{path}: not a readable HDF5 file ({error}).") from error
+
+
+def _is_numeric(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "biufc" or dtype.names == _MATLAB_COMPLEX
+
+
+def _values(dataset: h5py.Dataset) -> NDArray[Any]:
+    """The values of a dataset; MATLAB stores a complex number as two named ones."""
+    values: NDArray[Any] = dataset[()]
+    if values.dtype.names != _MATLAB_COMPLEX:
+        return values
+    return np.asarray(values["real"] + 1j * values["imag"])
 
 
 def _datasets(
@@ -76,9 +89,9 @@ def _datasets(
         if isinstance(item, h5py.Group):
             if depth < _DEPTH and not key.startswith("#"):
                 yield from _datasets(item, path, f"{name}/", depth + 1)
-        elif isinstance(item, h5py.Dataset) and item.dtype.kind in "biuf" and item.shape:
+        elif isinstance(item, h5py.Dataset) and _is_numeric(item.dtype) and item.shape:
             if item.is_virtual or item.external:
-                _warn(f"{path}: {name!r} lies in another file, which is not read.")
+                _warn(f"{path}: {name!r} is stored in another file, which is not read.")
                 continue
             files.check_expansion(item.nbytes, path.stat().st_size, f"{path}[{name}]")
             yield name, item

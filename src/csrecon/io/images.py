@@ -39,7 +39,7 @@ _DAMAGED = (
     EOFError,
     struct.error,
 )
-_DEEP_SUFFIXES = (".png", ".tif", ".tiff")  # what can hold 16 bits
+_DEEP_SUFFIXES = (".png", ".tif", ".tiff")  # formats that can hold 16 bits
 
 _TO_YCBCR = np.array(
     [
@@ -51,7 +51,7 @@ _TO_YCBCR = np.array(
 _FROM_YCBCR = np.linalg.inv(_TO_YCBCR)
 _CENTRE = np.array([0.0, 0.5, 0.5])
 
-# EXIF orientation -> what shows the stored array (H, W, ...) upright.
+# EXIF orientation -> the transform that makes the stored array (H, W, ...) upright.
 _ORIENTATIONS = {
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -67,7 +67,7 @@ _DEEP_GRAY = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_PLANES = 258, 262, 284
 _TIFF_WHITE_IS_ZERO, _TIFF_SEPARATE = 0, 2
 _LONGEST_SIDE = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}
-_BAND = 2**20  # pixels that are computed with at once, in 64 bits; images are kept in their own
+_BAND = 2**20  # pixels per band, computed in float64; whole images keep their own type
 
 log = logging.getLogger(__name__)
 
@@ -95,14 +95,14 @@ GRAY = PixelFormat()
 
 @dataclass(frozen=True)
 class Picture:
-    """Planes (P, C, H, W), float32 in [0, 1] (complex ones in the unit disc), and their meaning."""
+    """Planes (P, C, H, W), float32 in [0, 1] (complex ones in the unit disc), and their format."""
 
     planes: Tensor
     format: PixelFormat
 
 
 def _bands(height: int, width: int) -> Iterator[slice]:
-    """The rows of an image, band by band."""
+    """Row slices that cut an image into bands."""
     step = max(1, _BAND // width)
     for top in range(0, height, step):
         yield slice(top, top + step)
@@ -173,7 +173,7 @@ def _decode(path: Path, image: Image.Image, rawmode: str) -> tuple[NDArray[Any],
 
 
 def _decode_deep_color(path: Path) -> NDArray[Any]:
-    import cv2  # noqa: PLC0415 - 100 ms that only 16-bit colour files pay
+    import cv2  # noqa: PLC0415 - takes 100 ms, and only 16-bit colour needs it
 
     encoded = np.frombuffer(path.read_bytes(), np.uint8)
     silent = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -183,7 +183,7 @@ def _decode_deep_color(path: Path) -> NDArray[Any]:
         cv2.utils.logging.setLogLevel(silent)
     if pixels is None or pixels.dtype != np.uint16:
         raise InputError(
-            f"{path}: truncated, or a kind of 16-bit file that cannot be decoded; save it as PNG."
+            f"{path}: truncated, or a 16-bit format that cannot be decoded; save it as PNG."
         )
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
     if channels in (2, 4):
@@ -200,8 +200,8 @@ def read(path: Path, color: Color = "gray") -> Picture:
     """Read an image file: 8 or 16 bits, palette, alpha, CMYK, EXIF rotation applied; or .npy.
 
     Args:
-        path: PNG, JPEG, TIFF, BMP, WebP or whatever else Pillow opens; of an animation, the
-            first frame. Transparency is flattened onto white.
+        path: PNG, JPEG, TIFF, BMP, WebP or any other format that Pillow opens; the first frame
+            of an animation. Transparency is flattened onto white.
         color: `gray` keeps the luma rounded to the file's bit depth (the papers' protocol),
             `ycbcr` and `rgb` keep three planes.
 
@@ -222,7 +222,7 @@ def read(path: Path, color: Color = "gray") -> Picture:
                 if frames > 1:
                     log.info("%s: %d frames; the first is used.", path, frames)
                 rawmode = str(image.tile[0].args) if image.tile else ""  # gone after decoding
-                # TIFF comes upright from its decoders.
+                # The decoders apply a TIFF's orientation themselves.
                 turned = image.format != "TIFF"
                 orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if turned else 1
                 pixels, white = _decode(path, image, rawmode)
@@ -309,22 +309,21 @@ def encode(
 ) -> None:
     """Write (H, W) or RGB (H, W, 3) pixels, clipped to [0, 1], in the format of the suffix.
 
-    16 bits are kept by PNG and TIFF; other formats take 8, and a note says so. `.npy` keeps the
-    float32 or complex64 values as they are, unclipped; other formats show the magnitude of complex
-    ones. Pixels that were not `observed` (H, W) are transparent in PNG and TIFF, NaN in .npy, and
-    black elsewhere. `facts` about the image are written as JSON where the format has a place for
-    text: PNG (the text "csrecon"), TIFF (the description) and JPEG (the comment), but for 16-bit
-    colour.
+    PNG and TIFF keep 16 bits; other formats hold 8, and a warning is logged. `.npy` keeps the
+    float32 or complex64 values, unclipped; other formats hold the magnitude of complex ones. Pixels
+    that are not `observed` (H, W) are transparent in PNG and TIFF, NaN in .npy, and black in other
+    formats. `facts` about the image are written as JSON into the text metadata of PNG (key
+    "csrecon"), TIFF (description) and JPEG (comment), except for 16-bit colour.
 
     Raises:
-        UsageError: a suffix that is no image format, or a format that cannot be so large.
+        UsageError: a suffix that is not an image format, or an image too large for its format.
     """
     check_suffix(path)
     suffix = path.suffix.lower()
     longest = _LONGEST_SIDE.get(suffix)
     if longest and max(pixels.shape[:2]) > longest:
         raise UsageError(
-            f"{suffix} holds at most {longest} pixels a side, and the image is "
+            f"{suffix} holds at most {longest} pixels per side, and the image is "
             f"{pixels.shape[0]}×{pixels.shape[1]}; use .png or .tif."
         )
     if np.iscomplexobj(pixels) and suffix != ".npy":
@@ -342,7 +341,7 @@ def encode(
             np.save(stream, pixels.astype(kind), allow_pickle=False)
         return
     if bit_depth == 16 and suffix not in _DEEP_SUFFIXES:
-        log.warning("%s holds 8 bits a channel; use .png or .tif to keep 16.", suffix)
+        log.warning("%s holds 8 bits per channel; use .png or .tif to keep 16.", suffix)
         bit_depth = 8
     white = 255 if bit_depth == 8 else 65535
     whole: NDArray[Any] = np.empty(pixels.shape, np.uint8 if bit_depth == 8 else np.uint16)
@@ -362,7 +361,7 @@ def encode(
 
 
 def _as_text(suffix: str, text: str) -> dict[str, Any]:
-    """The option of Pillow's writer that keeps a text; none for a format without a place."""
+    """The Pillow option that stores a text; empty for formats without text metadata."""
     if suffix == ".png":
         chunks = PngInfo()
         chunks.add_text("csrecon", text)

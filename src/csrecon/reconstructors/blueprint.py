@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from csrecon.errors import ModelError
 from csrecon.reconstructors.modulation import MODULATIONS
 from csrecon.reconstructors.nets import BLOCKS
 from csrecon.reconstructors.options import build, options_of
@@ -77,25 +78,24 @@ class Blueprint(BaseModel):
             ModelError: an unknown part, or options that it does not take.
         """
         if self.block.name not in BLOCKS:
-            build(BLOCKS, "architecture", self.block.name)  # says which there are
+            build(BLOCKS, "architecture", self.block.name, {})  # says which there are
         options = self.modulation.options
+        shaped = {"features": self.block.features, "sites": BLOCKS[self.block.name].sites}
+        for option in options.keys() & shaped.keys():
+            raise ModelError(
+                f"modulation {self.modulation.name!r} has no option {option!r}: the block sets it."
+            )
         if "max_steps" in options_of(MODULATIONS.get(self.modulation.name, Part)):
             options = {"max_steps": sum(self.recursion.schedule), **options}
-        modulation = build(
-            MODULATIONS,
-            "modulation",
-            self.modulation.name,
-            features=self.block.features,
-            sites=BLOCKS[self.block.name].sites,
-            **options,
-        )
+        modulation = build(MODULATIONS, "modulation", self.modulation.name, options | shaped)
         blocks = [
-            build(BLOCKS, "architecture", self.block.name, **self.block.options)
+            build(BLOCKS, "architecture", self.block.name, self.block.options)
             for _ in self.recursion.schedule
         ]
-        start = build(STARTS, "start", self.start.name, **self.start.options)
+        start = build(STARTS, "start", self.start.name, self.start.options)
         network = Unfolding(blocks, self.recursion, modulation, start, self.trained)
-        network.blueprint = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        own = self.model_dump(mode="json", include=set(Blueprint.model_fields))
+        network.blueprint = json.dumps(own, sort_keys=True)
         return network
 
 

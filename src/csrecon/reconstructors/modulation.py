@@ -6,12 +6,17 @@ Source: C (You et al. 2021), section III-C; R (Alhejaili et al. 2023), section 3
 """
 
 from abc import ABC, abstractmethod
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from csrecon.reconstructors.schedule import Count, Visit
 from csrecon.sensing.measurement import Condition
+
+
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Modulation(nn.Module, ABC):
@@ -77,9 +82,9 @@ class RFMU(Modulation):
         features: Count,
         max_steps: Count,
         sites: Count = 1,
-        level_scale: float | None = 2.0,
-        noise_scale: float | None = None,
-        initial: float | None = None,
+        level_scale: _Finite | None = 2.0,
+        noise_scale: _Finite | None = None,
+        initial: _Finite | None = None,
     ) -> None:
         super().__init__()
         self.max_steps = max_steps

@@ -23,7 +23,7 @@ def options_of(build: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def build(
-    registry: Mapping[str, Callable[..., Built]], what: str, name: str, **options: Any
+    registry: Mapping[str, Callable[..., Built]], what: str, name: str, options: Mapping[str, Any]
 ) -> Built:
     """Build the part of a name with its options; texts are converted to the type they stand for.
 

@@ -57,8 +57,8 @@ def load(name: str | Path, ratio: float | None = None) -> Reconstructor:
         ratio: m/n of the measurement, for networks with per-ratio weights.
 
     Raises:
-        ModelError: unknown name or option, no weights, or weights that are damaged or do not fit.
-        UsageError: options that are not written as such.
+        ModelError: unknown name, no weights, or weights that are damaged or do not fit.
+        UsageError: options that are not written as such, or that the solver does not take.
         InputError: a path to no file.
         ResourceError: downloaded weights cannot be kept.
     """
@@ -66,7 +66,10 @@ def load(name: str | Path, ratio: float | None = None) -> Reconstructor:
         return weights_file.load(name)
     model, options = split_name(name)
     if model in SOLVERS:
-        return build(SOLVERS, "solver", model, **options)
+        try:
+            return build(SOLVERS, "solver", model, options)
+        except ModelError as error:
+            raise UsageError(str(error)) from error
     if model.endswith(".safetensors"):
         return weights_file.load(Path(model))
     if model.startswith(hub.PREFIX):

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from csrecon.errors import InputError, ModelError, UsageError
 from csrecon.io.files import require_file
-from csrecon.reconstructors.blueprint import BlockPart, Blueprint, Part
-from csrecon.reconstructors.unfolding import Recursion, Trained, Unfolding
+from csrecon.reconstructors.blueprint import Blueprint, Part
+from csrecon.reconstructors.unfolding import Unfolding
 from csrecon.sensing.operators import Phi
 
 _ALLOWED_TYPES: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
@@ -110,11 +110,17 @@ def _blueprint(state: dict[str, Tensor], ipl: int, ratios: tuple[float, float]) 
     layers = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
     ista = any(".analysis." in key for key in state)
     recursive = any(key.startswith("modulation.units") for key in state)
-    return Blueprint(
-        block=BlockPart(name="ista-net-plus" if ista else "coast"),
-        modulation=Part(name="none" if ista else "rfmu" if recursive else "ratio"),
-        recursion=Recursion((ipl,) * layers, blockwise=ista),
-        trained=Trained(ipl, 1 if ipl == 1 else max(ipl, _PAPER_MAX_IPL), ratios),
+    return Blueprint.model_validate(
+        {
+            "block": {"name": "ista-net-plus" if ista else "coast"},
+            "modulation": {"name": "none" if ista else "rfmu" if recursive else "ratio"},
+            "recursion": {"schedule": (ipl,) * layers, "blockwise": ista},
+            "trained": {
+                "ipl": ipl,
+                "max_ipl": 1 if ipl == 1 else max(ipl, _PAPER_MAX_IPL),
+                "ratios": ratios,
+            },
+        }
     )
 
 

@@ -67,7 +67,7 @@ class Fista:
     iterations: Count = 200
     size: Annotated[int, Field(ge=2, le=64)] = 16
     first: Strength = 0.1
-    last: Strength = 0.001
+    last: Strength = 0.0003
 
     def steps(self, m: Measurement) -> Iterator[Step]:
         """Every iterate."""

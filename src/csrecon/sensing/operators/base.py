@@ -115,7 +115,10 @@ class LinearOperator(nn.Module, ABC):
     @property
     @abstractmethod
     def tight(self) -> bool:
-        """Whether A Aᵀ = I: projection is exact, and the adjoint start has no gradient."""
+        """Whether A Aᵀ = I: projection is exact, and the adjoint start has no gradient.
+
+        Of blocks that is meant before the image is cropped, as the papers take it.
+        """
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:

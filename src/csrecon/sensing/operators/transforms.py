@@ -97,7 +97,7 @@ class TransformRows(Rows):
                 f"Φ of {len(self.kept)} rows and {len(self.signs)} pixels as a matrix: too large. "
                 "Use smaller blocks, or a network that needs no matrix (rcoast)."
             )
-        return self.adjoint(torch.eye(len(self.kept), device=self.signs.device))
+        return self.adjoint(torch.eye(len(self.kept), dtype=self.signs.dtype, device=self.signs.device))
 
     @property
     def orthonormal(self) -> bool:
