@@ -1,8 +1,8 @@
-"""Damage files in many ways and read them: python benchmarks/fuzz.py [--minutes 10] [--seed 0]
+"""Fuzz the readers of csrecon: python benchmarks/fuzz.py [--minutes 10] [--seed 0]
 
-Every reader of csrecon gets its own valid files with bytes changed, cut out, repeated or appended.
-A reader may read or refuse (InputError, ModelError, UsageError); anything else is reported with
-the file that caused it, and the exit code is 1.
+Every reader gets valid files of its format with bytes changed, removed, repeated or inserted. A
+reader may read or refuse (InputError, ModelError, UsageError). Anything else is reported with the
+file that caused it, and the exit code is 1.
 """
 
 import argparse
@@ -33,7 +33,7 @@ Y = np.arange(24.0).reshape(4, 6)
 
 
 def seeds(folder: Path) -> list[tuple[Path, Callable[[Path], object]]]:
-    """One small valid file of every kind, with its reader."""
+    """One small valid file of every format, with its reader."""
     np.save(folder / "a.npy", Y)
     np.savez_compressed(folder / "a.npz", y=Y)
     savemat(folder / "a.mat", {"y": Y, "name": "text", "cell": {"b": Y}}, do_compression=True)
@@ -62,7 +62,7 @@ def seeds(folder: Path) -> list[tuple[Path, Callable[[Path], object]]]:
 
 
 def damaged(whole: bytes, draw: random.Random) -> bytes:
-    """The bytes with one to eight faults."""
+    """The bytes with one to eight random faults."""
     out = bytearray(whole)
     for _ in range(draw.randint(1, 8)):
         where = draw.randrange(len(out) + 1)
@@ -82,7 +82,7 @@ def damaged(whole: bytes, draw: random.Random) -> bytes:
 
 
 def main() -> int:
-    """Fuzz until the time is up; print a line a kind."""
+    """Fuzz until the time is up; print the counts per file."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--minutes", type=float, default=10)
     options.add_argument("--seed", type=int, default=0)

@@ -1,13 +1,13 @@
-"""What `--gain auto` costs: PSNR with the estimated gain and offset, and with the true ones.
+"""Loss by `--gain auto`: PSNR with the estimated gain and offset, and with the true ones.
 
     python benchmarks/gain.py --data-dir SETS
     python benchmarks/gain.py --cases 12 --data-dir SETS
 
-Cases are drawn from all combinations of the FACTORS, every value of a factor as often as the
-others; the first case is a scene of 256×256 pixels in a dark field of 792×1188, less than half of
-whose blocks were measured. Prints a Markdown table; offset, its error and the noise are relative to
-the root mean square of Φx. A gain is off by how much it differs from the one that puts the bright
-end of the true image at 0.97 (csrecon.reconstructors.calibration).
+Cases are drawn from all combinations of the FACTORS, with all values of a factor equally often. The
+first case is a scene of 256×256 pixels in a dark field of 792×1188 with less than half of its
+blocks measured. Prints a Markdown table; offset, its error and the noise are relative to the root
+mean square of Φx. The relative error of a gain refers to the gain that puts the bright end of the
+true image at 0.97 (csrecon.reconstructors.calibration).
 """
 
 import argparse
@@ -45,7 +45,7 @@ Image = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Case:
-    """A scene in a field, and what the camera made of it."""
+    """A scene in a field, and the sampling, gain, offset and noise of the camera."""
 
     share: float
     background: float
@@ -68,7 +68,7 @@ class Case:
 
 
 def drawn(count: int, seed: int) -> list[Case]:
-    """The fault that was measured, and random cases."""
+    """The first case of the table, and random cases."""
     fault = Case(0.074, 0.0, 0.53, "gaussian", 0.1, 33, 850.0, 0.3, 0.0, (792, 1188))
     rng = np.random.default_rng(seed)
     columns = {
@@ -79,7 +79,7 @@ def drawn(count: int, seed: int) -> list[Case]:
 
 
 def field(scene: Image, case: Case, rng: np.random.Generator) -> Image:
-    """The scene, cropped to its share, anywhere in the field."""
+    """The scene, cropped to its share, at a random position in the field."""
     side = min(round((case.share * case.field[0] * case.field[1]) ** 0.5), *scene.shape)
     canvas = np.full(case.field, case.background, np.float32)
     row, column = (int(rng.integers(size - side + 1)) for size in case.field)
@@ -88,7 +88,7 @@ def field(scene: Image, case: Case, rng: np.random.Generator) -> Image:
 
 
 def psnr(m: Measurement, truth: Image, seen: NDArray[np.bool_], network: Any) -> float:
-    """PSNR over the pixels seen, clipped to [0, 1], after the best gain and offset."""
+    """PSNR over the observed pixels, clipped to [0, 1], after the best gain and offset."""
     steps = execution.steps(network.at(2), m, execution.choose())
     x = execution.final(steps).image[0, 0].numpy()[seen].clip(0, 1)
     columns = np.stack([x, np.ones_like(x)], axis=1).astype(np.float64)
@@ -97,7 +97,7 @@ def psnr(m: Measurement, truth: Image, seen: NDArray[np.bool_], network: Any) ->
 
 
 def compared(case: Case, scene: Image, seed: int, network: Any) -> tuple[str, float | None]:
-    """A row of the table, and the gap in dB; None where the estimate was refused."""
+    """A row of the table, and the gap in dB; None if the estimate was refused."""
     rng = np.random.default_rng(seed)
     truth = field(scene, case, rng)
     whole = BlockOperator(case.phi(seed), case.field)

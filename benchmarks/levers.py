@@ -1,10 +1,10 @@
-"""What every lever of speed gives alone, side by side in one run.
+"""The gain in speed of every optimization alone, side by side in one run.
 
     python benchmarks/levers.py --precision bf16
 
-Each lever is one part of an R-COAST iteration in the ways it could be computed, on the sizes
-below. `times` is how much faster than the first way, and `differs` by how much the results differ
-at most, relative to the largest value: rounding, or the ways do not compute the same.
+Each lever is one part of an R-COAST iteration with alternative implementations (ways), on the sizes
+below. `times` is the speed relative to the first way, and `differs` the largest relative difference
+of the results: it is rounding, unless the ways do not compute the same.
 """
 
 import argparse
@@ -38,14 +38,14 @@ Ways = dict[str, Callable[[], Tensor]]
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how precisely the levers are measured."""
+    """Device, precision and number of runs."""
 
     device: torch.device
     precision: str
     times: int
 
     def convolved(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        """The same with the convolutions in their precision."""
+        """The same run with its convolutions in the given precision."""
         dtype = TYPES[self.precision]
 
         def cast() -> Tensor:
@@ -137,7 +137,7 @@ def gradient(ratio: float, machine: Machine) -> Ways:
 
 
 def tiles(size: tuple[int, int], machine: Machine) -> Ways:
-    """Tiles of at most so many pixels a side."""
+    """Tiles of at most this many pixels per side."""
     x = torch.rand(1, 1, *size, device=machine.device)
     gain, block = torch.ones(1, 32, device=machine.device), machine.block()
 
@@ -149,7 +149,7 @@ def tiles(size: tuple[int, int], machine: Machine) -> Ways:
 
 
 def batch(machine: Machine) -> Ways:
-    """Small images, one after the other or at once; a whole reconstruction of one IPL."""
+    """Small images, one by one or as one batch; a whole reconstruction at IPL 1."""
     torch.manual_seed(0)
     blocks = [CoastBlock(32) for _ in range(5)]
     net = Unfolding(blocks, Recursion((1,) * 5), RFMU(32, max_steps=5)).to(machine.device)
@@ -162,12 +162,12 @@ def batch(machine: Machine) -> Ways:
 
     return {
         f"{MANY} one by one": lambda: torch.cat([run(one) for _ in range(MANY)]),
-        f"{MANY} at once": lambda: run(many),
+        f"{MANY} in one batch": lambda: run(many),
     }
 
 
 def compiled(machine: Machine) -> Ways:
-    """A block as it is, and through torch.compile."""
+    """A block in eager mode, and compiled by torch.compile."""
     x = torch.rand(1, 1, *SIZE, device=machine.device)
     gain, block = torch.ones(1, 32, device=machine.device), machine.block()
     fast = torch.compile(machine.block().prox, dynamic=False)

@@ -2,12 +2,11 @@
 
     python benchmarks/memory.py --size 1080x1920 2160x3840 10000x10000 --ipl 1
 
-Every size runs in a process of its own. Its peak is what the process has at most above what it had
-once the libraries and weights were loaded and one tile was reconstructed, without the measurement
-itself, which is the user's. Both columns per pixel stay the same if time and memory are straight
-lines. With `--commands` a second table follows, of `csrecon sample` and `csrecon reconstruct` as
-they are typed, from PNG to PNG: seconds, and the peak above that of the same command on one tile,
-with everything counted.
+Every size runs in its own process. The peak is the memory above that of the process after loading
+the libraries and weights, reconstructing one tile and making the measurement. Both columns per
+pixel are constant if time and memory are linear in the number of pixels. With `--commands` a second
+table follows for the commands `csrecon sample` and `csrecon reconstruct`, from PNG to PNG: seconds,
+and the peak above that of the same command on one tile, with everything included.
 """
 
 import argparse
@@ -34,7 +33,7 @@ BLOCK, TILE, PATTERN = 33, 320, 8 * 33
 
 
 def period() -> torch.Tensor:
-    """One period of the image that is measured, (PATTERN, PATTERN) in [0, 1]."""
+    """One period of the measured image, (PATTERN, PATTERN) in [0, 1]."""
     row, column = torch.meshgrid(torch.arange(PATTERN), torch.arange(PATTERN), indexing="ij")
     return 0.5 + 0.2 * torch.sin(row / 7) * torch.cos(column / 5) + 0.2 * (row // 20 % 2)
 
@@ -111,15 +110,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--commands", action="store_true", help="measure the whole commands too")
     given = parser.parse_args()
-    print(f"{given.model}, IPL {given.ipl or 'its own'}, precision {given.precision}\n")
-    header = ["size", "megapixels", "s", "µs a pixel", "peak MiB above start", "bytes a pixel"]
+    print(f"{given.model}, IPL {given.ipl or 'default'}, precision {given.precision}\n")
+    header = ["size", "megapixels", "s", "µs per pixel", "peak MiB above start", "bytes per pixel"]
     print(Table(header, []).markdown(), end="")
     context = multiprocessing.get_context("spawn")
     for size in given.size:
         with context.Pool(1) as pool:
             print(line(pool.apply(run, (size, given))), flush=True)
     if given.commands:
-        header = ["command", "size", "s", "peak MiB above one tile's", "bytes a pixel"]
+        header = ["command", "size", "s", "peak MiB above one tile's", "bytes per pixel"]
         print("\n" + Table(header, [], left=2).markdown(), end="")
         one = commands(TILE, TILE, given)
         for size in given.size:

@@ -1,15 +1,15 @@
-"""Speed of the plain path and of csrecon's, side by side in one run.
+"""Speed of the plain network and of csrecon's execution, side by side in one run.
 
     python benchmarks/speed.py                                        # the whole table
     python benchmarks/speed.py --model rcoast --size 480x288 --ipl 1 2 4 8
 
-`plain` is the network called as it is: fp32, contiguous memory, whole images, in a process of its
-own where PyTorch's memory is as it comes; with `--kept` also with freed memory kept, as the command
-line keeps it for all others. The others are csrecon's execution with the precision named;
-`compiled` has its blocks compiled by torch.compile.
-Every row gives the best of several runs, after one that is not counted unless it took longer than
-ten seconds; PSNR is against the plain result. The peak is that of a matrix product. Memory is the
-most that a run takes above what was there before it (on the CPU, of Linux).
+`plain` is the network called directly: fp32, contiguous memory, whole images, in a separate process
+with the default allocator; with `--kept` also with freed memory kept, as the command line does for
+all other rows. The other rows are csrecon's execution in the given precision; `compiled` has its
+blocks compiled by torch.compile.
+Every row is the best of several runs after a warm-up; a warm-up longer than ten seconds is the only
+run. PSNR is against the plain result. The peak FLOP/s are those of a matrix product. Memory is the
+peak of a run above the memory before it (on the CPU only under Linux).
 """
 
 import argparse
@@ -49,7 +49,7 @@ def synthetic(height: int, width: int) -> np.ndarray:
 
 
 def timed_plain(name: str, ipl: int | None, m: Measurement, given: argparse.Namespace) -> Timed:
-    """The network called as it is."""
+    """The network called directly."""
     torch.set_num_threads(given.threads)
     device = execution.choose_device(given.device)
     here, bare = m.to(device), network(name).to(device)
@@ -66,7 +66,7 @@ def peak(device: torch.device, precision: str) -> float:
 
 
 def network(name: str, ipl: int | None = None) -> Unfolding:
-    """The model with its weights, or with random ones where there are none."""
+    """The model with its weights, or with random ones if it has none."""
     card = cards.cards().get(name)
     loaded = api.load(name) if card is None or card.weights else card.build().eval()
     assert isinstance(loaded, Unfolding)
@@ -142,7 +142,7 @@ def measure(
 
 
 def reconstruct(model: Unfolding, m: Measurement, setup: execution.Setup) -> torch.Tensor:
-    """What csrecon does with a measurement: the image on the CPU."""
+    """csrecon's execution of a reconstruction: the image on the CPU."""
     return execution.final(execution.steps(model, m, setup)).image
 
 
@@ -151,17 +151,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", nargs="+", default=MODELS)
     parser.add_argument("--size", nargs="+", default=SIZES)
-    parser.add_argument("--ipl", nargs="+", type=int, default=[None], help="[the model's own]")
+    parser.add_argument("--ipl", nargs="+", type=int, default=[None], help="[the model's default]")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
     parser.add_argument("--tile", nargs="+", default=["auto"])
     parser.add_argument("--ratio", type=float, default=0.1)
-    parser.add_argument("--batch", type=int, default=1, help="images at once")
+    parser.add_argument("--batch", type=int, default=1, help="images per batch")
     parser.add_argument("--times", type=int, default=3)
-    parser.add_argument("--compile", action="store_true", help="compiled blocks besides")
+    parser.add_argument("--compile", action="store_true", help="also with compiled blocks")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--kept", action="store_true", help="the plain path with memory kept too")
-    parser.add_argument("--no-plain", action="store_true", help="leave out the plain path")
+    parser.add_argument(
+        "--kept", action="store_true", help="also the plain network with freed memory kept"
+    )
+    parser.add_argument("--no-plain", action="store_true", help="leave out the plain network")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)

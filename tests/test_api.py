@@ -107,7 +107,7 @@ def test_one_pixel():
     ("call", "error", "message"),
     [
         (lambda m: csrecon.sample(GRAY), UsageError, "ratio"),
-        (lambda m: csrecon.sample(GRAY, 0.1, m=5), UsageError, "one of both"),
+        (lambda m: csrecon.sample(GRAY, 0.1, m=5), UsageError, "give either"),
         (lambda m: csrecon.sample(GRAY, 0.1, phi=np.eye(4)), UsageError, "own ratio"),
         (lambda m: csrecon.sample(GRAY, 0.1, seed=-1), UsageError, "seed"),
         (lambda m: csrecon.sample(GRAY, 0.1, block=0), UsageError, "block"),
@@ -148,7 +148,7 @@ def test_out_of_memory_is_explained(monkeypatch):
 
     net = csrecon.load("rcoast")
     monkeypatch.setattr(type(net), "steps", starve)
-    with pytest.raises(ResourceError, match=r"not enough memory on cpu for 1 plane.*60×80"):
+    with pytest.raises(ResourceError, match=r"out of memory on cpu for 1 plane.*60×80"):
         csrecon.reconstruct(csrecon.sample(GRAY, ratio=0.1), net, device="cpu")
 
 
@@ -172,7 +172,7 @@ def test_memory_that_ends_on_the_device_goes_on_on_the_fallback(monkeypatch, cap
     assert [step.index for step in steps] == [1, 2, *range(1, 6)]
     torch.testing.assert_close(steps[-1].image, expected[-1].image)
     assert [apply.side for apply in calls] == [64, execution.choose("cpu").tile]
-    assert "going on on cpu" in caplog.text
+    assert "continuing on the fallback device cpu" in caplog.text
 
 
 def test_a_network_can_be_trained_after_it_was_used():

@@ -204,8 +204,8 @@ def test_options_are_converted_to_their_types():
         return count, scale, name_
 
     registry = {"part": part}
-    assert build(registry, "part", "part", dict(count="3")) == (3, 2.0, "a")
-    assert build(registry, "part", "part", dict(count=3, scale="0.5")) == (3, 0.5, "a")
+    assert build(registry, "part", "part", {"count": "3"}) == (3, 2.0, "a")
+    assert build(registry, "part", "part", {"count": 3, "scale": "0.5"}) == (3, 0.5, "a")
     for options, message in (
         ({}, "count={}: field required"),
         ({"count": "x"}, "count='x'"),
@@ -213,7 +213,7 @@ def test_options_are_converted_to_their_types():
         ({"count": 3, "scal": 1}, "did you mean 'scale'"),
     ):
         with pytest.raises(ModelError, match=message):
-            build(registry, "part", "part", **options)
+            build(registry, "part", "part", options)
 
 
 @pytest.mark.parametrize("name", cards.cards())

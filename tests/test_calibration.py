@@ -170,7 +170,7 @@ def test_what_cannot_be_known_is_refused():
     m, n = phi.shape
     noise = torch.from_numpy(np.random.default_rng(1).normal(size=(1, 6, 6, m)))
     refused("0 everywhere", 0.0, phi)
-    refused("every row of Φ sums to about the same", noise, Phi.given(np.eye(m, n)))
+    refused("all rows of Φ have about the same sum", noise, Phi.given(np.eye(m, n)))
     refused("clearly above or below 0", 12 + noise, phi)
     refused("clearly above or below 0", 12.0, phi, offset=12.0)
     refused("expected at least 6", noise[..., :5], Phi.given(phi.matrix[:5]))

@@ -227,7 +227,7 @@ def test_quickstart():
         (["reconstruct", "m.npy", "--shape", "9" * 5000 + "x3"], 2, "HxW"),
         (["reconstruct", "m.npy", "--block", "0"], 2, "greater than or equal to 1"),
         (["reconstruct", "m.npy", "--seed", "-1"], 2, "greater than or equal to 0"),
-        (["quickstart", "-o", "figure"], 2, "a figure ends in"),
+        (["quickstart", "-o", "figure"], 2, "expected a figure with suffix"),
         (["models", "info", "tv"], 4, "classical solver"),
         (["sample", "phot*", "--ratio", "0.1", "-o", "out"], 3, "no file matches"),
         (["bench", "--dataset", "photos", "--ratio", "0.1,2"], 2, "ratio 2"),

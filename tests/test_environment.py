@@ -95,8 +95,7 @@ def test_noise_is_drawn_anew_for_every_image(tmp_path):
     (job,) = bench._jobs(["tv"], [0.5], [None], plan)
     assert job.noise.sigma == 0.1
     first, second = (
-        bench.evaluate(job, [images.read(tmp_path / f"{i}.png")], plan)[0][0].psnr
-        for i in range(2)
+        bench.evaluate(job, [images.read(tmp_path / f"{i}.png")], plan)[0][0].psnr for i in range(2)
     )
     assert first != second
 

@@ -82,7 +82,7 @@ def test_f01(picture):
 
 
 def test_f02():
-    """A file that is no image
+    """A file that is not an image
     exit 3"""
     Path("img.png").write_text("hello")
     refused(3, "sample", "img.png", "--ratio", 0.1, message="img.png")
@@ -108,7 +108,7 @@ def test_f04():
 
 def test_f05():
     """A palette, or an alpha channel
-    the colours that are seen; transparent pixels lie on white"""
+    the visible colours; transparent pixels are flattened onto white"""
     Image.fromarray(scene()).quantize(64).save("palette.png")
     shown = np.asarray(Image.open("palette.png").convert("L")) / 255
     np.testing.assert_allclose(sampled("palette.png"), shown, atol=0.01)
@@ -136,7 +136,7 @@ def test_f07():
 
 
 def test_f08():
-    """A photo that EXIF turns
+    """A photo with an EXIF rotation
     upright"""
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -193,7 +193,7 @@ def test_f12(lab):
 
 
 def test_f13():
-    """A layout that the shape does not tell
+    """A layout that the shape does not determine
     exit 2; say --layout"""
     np.save("phi.npy", np.eye(4, 256))
     np.savetxt("lab.csv", np.ones((4, 4)), delimiter=",")
@@ -201,7 +201,7 @@ def test_f13():
 
 
 def test_f14(y, lab):
-    """A Φ that did not measure
+    """A Φ that is not the one of the measurement
     exit 3; both digests"""
     np.save("other.npy", np.eye(64, 256))
     refused(3, "reconstruct", y, "--phi", "other.npy", message="wrong Φ")
@@ -209,7 +209,7 @@ def test_f14(y, lab):
 
 def test_f15(lab):
     """Rows of Φ that are not orthonormal
-    the equivalent orthonormal system; the same image"""
+    orthonormalized, with y; the same image"""
     phi, values = lab
     run("reconstruct", "lab.npy", *LAB, "--precision", "fp32", "-o", "a.npy")
     u, s, vt = np.linalg.svd(phi.astype(np.float64), full_matrices=False)
@@ -220,8 +220,8 @@ def test_f15(lab):
 
 
 def test_f16(lab):
-    """A Φ whose rows depend on each other
-    those that count; the note says how many"""
+    """A Φ with linearly dependent rows
+    reduced to its rank; a note says so"""
     phi, values = lab
     run("reconstruct", "lab.npy", *LAB, "--precision", "fp32", "-o", "a.npy")
     np.save("phi.npy", np.concatenate([phi, phi[:5]]))
@@ -239,16 +239,16 @@ def test_f17(y):
 
 
 def test_f18(lab):
-    """Values at the scale of 0..255
-    exit 3; divide, or say --gain"""
+    """Values with a scale of 0..255
+    exit 3; divide, or give --gain"""
     np.save("lab.npy", 255 * lab[1])
     refused(3, "reconstruct", "lab.npy", *LAB, message="--gain auto")
     run("reconstruct", "lab.npy", *LAB, "--gain", 255)
 
 
 def test_f19(lab):
-    """Integers of a converter
-    taken as numbers"""
+    """Integers of an analogue-to-digital converter
+    used as numbers"""
     np.save("lab.npy", np.round(1000 * lab[1]).astype(np.int32))
     run("reconstruct", "lab.npy", *LAB, "--gain", 1000, "-o", "a.npy")
     np.save("lab.npy", lab[1])
@@ -272,8 +272,8 @@ def test_f21(lab):
 
 
 def test_f22(lab):
-    """A zip or HDF5 file that expands without end
-    exit 3 before memory is taken"""
+    """A zip or HDF5 file that expands without limit
+    exit 3 before memory is allocated"""
     with h5py.File("bomb.h5", "w") as file:
         file.create_dataset("y", (2**20, 2**18), "f8", chunks=(1024, 1024), compression="gzip")
     refused(3, "reconstruct", "bomb.h5", *LAB, message="would expand")
@@ -287,8 +287,8 @@ def test_f22(lab):
 
 
 def test_f23(lab):
-    """An HDF5 file that points into another
-    the link is not followed, and named"""
+    """An HDF5 file with a link to another file
+    the link is not followed; a warning names it"""
     with h5py.File("secret.h5", "w") as file:
         file["y"] = lab[1]
     with h5py.File("lab.h5", "w") as file:
@@ -311,8 +311,8 @@ def test_f25(y):
 
 
 def test_f26(y):
-    """A device that is not there
-    exit 5; what PyTorch sees"""
+    """A device that is unavailable
+    exit 5; what PyTorch finds"""
     refused(5, "reconstruct", y, "--device", "cuda:7", message="cuda:7")
 
 
@@ -320,12 +320,12 @@ def test_f27(y, picture):
     """Options that contradict each other
     exit 2; which"""
     refused(2, "reconstruct", y, "--shape", "9x9", "--seed", 1, message="own metadata")
-    refused(2, "sample", picture, "--ratio", 0.1, "--m", 3, "-o", "b.npy", message="one of both")
+    refused(2, "sample", picture, "--ratio", 0.1, "--m", 3, "-o", "b.npy", message="give either")
 
 
 def test_f28(y, monkeypatch):
     """A device that is out of memory
-    smaller tiles, announced; the same image"""
+    smaller tiles and a warning; the same image"""
     run("reconstruct", y, "-o", "a.npy", "--ipl", 1)
     original = CoastBlock.prox
 
@@ -339,13 +339,13 @@ def test_f28(y, monkeypatch):
     run("reconstruct", "large.npy", "-o", "whole.npy", "--ipl", 1)
     monkeypatch.setattr(CoastBlock, "prox", starved)
     result = run("reconstruct", "large.npy", "-o", "tiled.npy", "--ipl", 1)
-    assert "memory is short" in result.stderr
+    assert "out of memory: continuing" in result.stderr
     np.testing.assert_allclose(np.load("tiled.npy"), np.load("whole.npy"), atol=2e-5)
 
 
 def test_f29(y, monkeypatch):
     """Half precision that overflows
-    computed again in fp32, and said"""
+    repeated in fp32, with a warning"""
     run("reconstruct", y, "-o", "a.npy", "--ipl", 1, "--precision", "fp32")
     original = CoastBlock.prox
 
@@ -362,7 +362,7 @@ def test_f29(y, monkeypatch):
 
 def test_f30(picture, monkeypatch):
     """A disk that is full while an output is written
-    exit 5; nothing half-written"""
+    exit 5; no partial file"""
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
@@ -391,8 +391,8 @@ def remote(server, monkeypatch):
 
 
 def test_f32(server, remote):
-    """A download that breaks off
-    tried again with growing pauses; then exit 4; no part of it is kept"""
+    """A download that is interrupted
+    repeated with growing pauses; then exit 4; no partial file"""
 
     def cut(handler):
         handler.send_response(200)
@@ -412,7 +412,7 @@ def test_f32(server, remote):
 
 def test_f33(server, remote):
     """A download with a wrong hash
-    exit 4; set aside, never used"""
+    exit 4; quarantined, never used"""
     server.answers["/example.org/w.bin"] = b"?" + BODY[1:]
     with pytest.raises(ModelError, match="instead of sha256"):
         fetch(remote, Path("cache/w.bin"))
@@ -427,8 +427,8 @@ def test_f34(y):
 
 
 def test_f35(server, remote):
-    """Two processes that want the same file
-    one download, both have it"""
+    """Two processes that need the same file
+    one download for both"""
     asked = [threading.Thread(target=fetch, args=(remote, Path("cache/w.bin"))) for _ in range(4)]
     for thread in asked:
         thread.start()
@@ -448,7 +448,7 @@ def test_f36(y):
 
 def test_f37(y):
     """Weights that are a pickle in disguise
-    exit 4; no code of theirs runs"""
+    exit 4; none of its code runs"""
 
     class Evil:
         def __reduce__(self):
@@ -473,7 +473,7 @@ def test_f37(y):
 )
 def test_f38(text):
     """A hostile models.yaml
-    exit 4; nothing runs, no key counts twice"""
+    exit 4; no code runs; a duplicate key is refused"""
     Path("models.yaml").write_text(text, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(ModelError) as caught:
         cards.read_cards(Path("models.yaml"))
@@ -484,7 +484,7 @@ def test_f38(text):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_f39(number, code):
     """SIGINT or SIGTERM in a batch (in training: tests/training)
-    exit 130 or 143; whole files only"""
+    exit 130 or 143; complete files only"""
     Path("photos").mkdir()
     for index in range(40):
         Image.fromarray(scene(200, 200)).save(f"photos/{index}.png")
@@ -504,7 +504,7 @@ def test_f39(number, code):
 
 def test_f40(y, picture):
     """One bad file in a batch, or an output that exists
-    the rest is done, exit 6; what exists is kept, exit 2"""
+    the other files are done, exit 6; an existing file is kept, exit 2"""
     Path("photos").mkdir()
     Image.fromarray(scene()).save("photos/good.png")
     Path("photos/bad.png").write_text("hello")
@@ -525,7 +525,7 @@ def scorecard() -> str:
         "# Faults\n\nWhat can go wrong, and what csrecon does. Each line has a test of its number "
         "in `tests/test_faults.py`, which also writes this table (`python -m tests.test_faults`). "
         "Every refusal is one line on stderr without a traceback, and no file is changed, lost or "
-        "left half-written.\n\n| | fault | answer |\n|---|---|---|\n" + "\n".join(lines) + "\n"
+        "left incomplete.\n\n| | fault | answer |\n|---|---|---|\n" + "\n".join(lines) + "\n"
     )
 
 

@@ -174,7 +174,7 @@ def test_a_slow_server_is_waited_for(server, target):
 def test_a_silent_server_is_given_up(server, target, monkeypatch):
     monkeypatch.setattr(downloads, "_READ_SECONDS", 0.1)
     server.answers[PATH] = lambda handler: time.sleep(0.5)
-    with pytest.raises(ModelError, match="no full answer"):
+    with pytest.raises(ModelError, match="no complete response"):
         downloads.fetch(REMOTE, target)
     assert left(target) == []
 

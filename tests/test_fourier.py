@@ -169,7 +169,7 @@ def test_a_packed_mask_that_was_changed_is_refused(tmp_path):
         ({"mask": np.full(GRAY.shape, 0.5)}, InputError, "expected 0"),
         ({"mask": np.full(GRAY.shape, np.nan)}, InputError, "expected 0"),
         ({"mask": np.full(GRAY.shape, 1 + 0j)}, InputError, "expected 0"),
-        ({"mask": np.zeros(GRAY.shape)}, InputError, "measures nothing"),
+        ({"mask": np.zeros(GRAY.shape)}, InputError, "selects no frequency"),
         ({"mask": "random3d", "ratio": 0.3}, UsageError, "did you mean 'random"),
         ({"mask": own_mask(GRAY.shape), "ratio": 0.3}, UsageError, "no ratio"),
         ({}, UsageError, "needs a number"),

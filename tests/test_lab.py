@@ -132,11 +132,11 @@ def test_scenes_that_tell_nothing(caplog):
     phi = phi_of("binary")
     y = native(phi)
     zeros = np.zeros(128)
-    with pytest.raises(InputError, match="tell no gain"):
+    with pytest.raises(InputError, match="determine no gain"):
         read(y, phi, white=zeros, black=zeros)
     odd = phi.matrix.sum(axis=1) * np.linspace(0, 2, 128)
     read(y, phi, white=odd, black=zeros)
-    assert "does not follow Φ" in caplog.text
+    assert "is not explained by Φ" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "binary", "bernoulli", "hadamard"])
@@ -209,7 +209,7 @@ def test_arrangements_that_cannot_be(said, message):
         ([[0, 0], [4, 0]], "4×3 blocks"),
         ([[0, 0], [0, -1]], "counted from zero"),
         ([[0, 0.5], [1, 1]], "whole numbers"),
-        ([0, 1], "expected a line"),
+        ([0, 1], "expected one line"),
         ([[0, 0]], "expected 1 blocks"),
     ],
 )
@@ -282,7 +282,8 @@ def test_a_camera_in_one_command(tmp_path, monkeypatch, units):
     seen = np.isfinite(x)
     assert (~seen).sum() == 32 * 32 + 32 * 2
     native = csrecon.reconstruct(own)
-    assert error_in_db(x, picture, seen) > error_in_db(native, picture, seen) - 0.3
+    allowed = 0.5 if "auto" in units else 0.3  # dB that an estimate of the gain may cost
+    assert error_in_db(x, picture, seen) > error_in_db(native, picture, seen) - allowed
 
 
 def test_what_was_removed_is_written_into_the_image(tmp_path, monkeypatch):
@@ -320,7 +321,7 @@ def test_a_camera_is_imported_once(tmp_path, monkeypatch):
         assert image.size == (160, 130)
         assert image.getpixel((159 - 40, 70))[3] == 0
     result = run("reconstruct", "camera.npz", "--gain", 2, "-o", "x.png", code=2)
-    assert "knows its order and units" in result.stderr
+    assert "with its order and units" in result.stderr
 
 
 def test_inspect_says_what_to_type(tmp_path, monkeypatch):
@@ -331,6 +332,6 @@ def test_inspect_says_what_to_type(tmp_path, monkeypatch):
     assert "y: 23 blocks × 400 measurements (measurements-first)" in said
     assert "csrecon reconstruct camera.mat --var y --phi camera.mat:Phi --shape HxW" in said
     np.save("other.npy", np.zeros((7, 1024)))
-    assert "did not measure it" in run("inspect", "camera.mat", "--phi", "other.npy").stdout
+    assert "not measured with this Φ" in run("inspect", "camera.mat", "--phi", "other.npy").stdout
     result = run("reconstruct", *CAMERA[:3], code=2)
     assert "csrecon inspect camera.mat" in result.stderr

@@ -133,7 +133,7 @@ def test_the_figure_of_an_ablation(tmp_path):
 def test_seconds_are_measured_anew_and_alone(option):
     result = CliRunner().invoke(app, ["bench", "--preset", "table2", *option])
     assert result.exit_code == 2, result.output
-    assert "measured anew" in result.stderr
+    assert "without the result cache" in result.stderr
 
 
 def test_a_figure_of_the_paper_for_an_ipl_that_is_not_run():

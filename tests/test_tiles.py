@@ -110,7 +110,7 @@ def test_memory_that_ends_makes_smaller_tiles(caplog, monkeypatch):
     assert abs(image - expected).max() < 2e-5
     assert "tiles of 77 pixels" in caplog.text
     monkeypatch.setattr(tiles, "SMALLEST", 160)
-    with pytest.raises(ResourceError, match="not enough memory"):
+    with pytest.raises(ResourceError, match="out of memory"):
         csrecon.reconstruct(m, net, 1, "cpu", tile=512)
 
 

@@ -59,31 +59,31 @@ def sample(
     noise_sigma: float = 0.0,
     photons: float | None = None,
 ) -> Measurement:
-    """Measure an image, y = Ax: block by block (y = Φx), in the Fourier domain, or as it is.
+    """Measure an image, y = Ax, by block sampling (y = Φx), Fourier sampling or the identity.
 
     Args:
         image: (H, W) or (H, W, 3), NumPy or PyTorch, uint8, uint16 or float in [0, 1]; or complex
             (H, W) in the unit disc, for kind fourier or identity.
-        ratio: m/n in (0, 1]; makes the Φ of `kind` and `seed`.
+        ratio: sampling ratio m/n in (0, 1], for Φ of `kind` and `seed`.
         m: measurements per block, instead of a ratio.
-        phi: a Φ of your own, (m, n), instead of both.
-        seed: of Φ; a non-negative integer.
-        kind: of Φ: gaussian (orthonormal rows, as in the papers), bernoulli, binary, hadamard,
-            hadamard-cake, dct or pixels; or of another operator: fourier or identity.
-        mask: kind fourier: (H, W) of 0 and 1 with the zero frequency in the corner, or the name of
-            a kind of mask, random2d or random1d.
-        block: pixels of a block's side, or (height, width); None for 33 (32 for the Hadamard
+        phi: your own Φ (m, n), instead of both.
+        seed: of Φ or the mask, and of the noise; a non-negative integer.
+        kind: kind of Φ: gaussian (orthonormal rows, as in the papers), bernoulli, binary, hadamard,
+            hadamard-cake, dct or pixels; or kind of operator: fourier or identity.
+        mask: for kind fourier: (H, W) of 0 and 1 with the zero frequency in the corner, or a kind
+            of mask: random2d or random1d.
+        block: side of a block in pixels, or (height, width); None for 33 (32 for the Hadamard
             kinds), or for the square that fits `phi`.
-        color: gray (luma), ycbcr or rgb; None keeps what the image is.
-        noise_sigma: standard deviation of Gaussian noise on y; every image has noise of its own.
-        photons: Poisson noise where a value of 1 stands for so many photons.
+        color: gray (luma), ycbcr or rgb; None keeps the colours of the image.
+        noise_sigma: standard deviation of Gaussian noise on y, independent for every image.
+        photons: number of photons per unit of y, for Poisson noise.
 
     Returns:
         The measurement; `.y` is float32 (planes, gh, gw, m) for blocks.
 
     Raises:
-        UsageError: a ratio, m, seed or block that cannot be.
-        InputError: an image or Φ that cannot be measured or measure.
+        UsageError: an invalid ratio, m, seed or block, or options that contradict each other.
+        InputError: an image that cannot be measured, or an invalid Φ or mask.
 
     Example:
         >>> m = csrecon.sample(image, ratio=0.1)
@@ -134,7 +134,7 @@ def measurement(
     shape: tuple[int, int] | None = None,
     arrangement: Arrangement | None = None,
 ) -> Measurement:
-    """`m` itself, or the measurement of bare values (see native.from_values)."""
+    """`m` itself, or a measurement of bare values (see native.from_values)."""
     if isinstance(m, Measurement):
         if any(said is not None for said in (phi, seed, shape, arrangement)):
             raise UsageError(
@@ -147,7 +147,9 @@ def measurement(
     if arrangement is not None:
         matrix = _as_phi(phi)
         if matrix is None or seed is not None:
-            raise UsageError("an arrangement is of values with a Φ of their own: give phi.")
+            raise UsageError(
+                "an arrangement needs the Φ that measured the values: give phi, and no seed."
+            )
         return lab.measurement(
             images.as_numpy(m), matrix, shape, arrangement, estimator=calibration.estimate
         )[0]
@@ -166,13 +168,13 @@ def reconstruct_steps(
 
     Args:
         m: the measurement.
-        model, ipl: as of `reconstruct`.
-        setup: where and how; None for execution.choose().
+        model, ipl: as in `reconstruct`.
+        setup: device, precision and tiles; None for execution.choose().
 
     Raises:
         UsageError: an IPL that the model does not allow.
         ModelError: a model that cannot be loaded.
-        ResourceError: not enough memory.
+        ResourceError: out of memory.
     """
     network = zoo.load(model, m.operator.ratio) if isinstance(model, str | Path) else model
     return execution.steps(execution.at_ipl(network, ipl), m, setup or execution.choose())
@@ -196,26 +198,26 @@ def reconstruct(
     Args:
         m: a Measurement; or bare values y, with `shape` and either `phi` or `seed`.
         model: a name of the zoo, the path of a .safetensors file, or a network already loaded.
-        ipl: iterations per layer, one number or one a layer; None for the model's own.
+        ipl: iterations per layer, one number or one per layer; None for the model's default.
         device: auto, cpu, cuda, cuda:N or mps.
-        precision: of the convolutions: fp32, bf16, fp16, or auto for what was measured fastest at
-            no visible loss.
-        tile: side in pixels of the tiles that big images are worked on in, `auto` or `off`; the
-            result is the same.
+        precision: of the convolutions: fp32, bf16, fp16, or auto for the fastest one without
+            visible loss on this device.
+        tile: side in pixels of the tiles for large images, `auto` or `off`; the result is the
+            same.
         phi: the (m, n) matrix that made y; its rows need not be orthonormal.
         seed: of csrecon's gaussian Φ, instead of `phi`.
         shape: (H, W) of the image.
-        arrangement: the orders and units of a laboratory's values (sensing.lab.Arrangement).
+        arrangement: order and calibration of lab values (sensing.lab.Arrangement).
 
     Returns:
         float32 (H, W), RGB (H, W, 3) for a colour measurement, or complex64 (H, W); about [0, 1],
-        not clipped, and NaN where no block was measured.
+        not clipped, and NaN in masked blocks.
 
     Raises:
         UsageError: arguments that are missing, contradict each other, or are not allowed.
         InputError: values that are not finite or do not fit Φ and the shape.
         ModelError: a model that cannot be loaded.
-        ResourceError: an absent device, or not enough memory.
+        ResourceError: an unavailable device, or out of memory.
 
     Source: R, eqs. 3 to 5.
     """

@@ -3,10 +3,10 @@
 A DeepInverse model is called as model(y, physics), a reconstructor of csrecon as
 reconstructor(measurement). `Physics` and `Model` carry csrecon's operators and networks there;
 `measurement` and `Solver` bring DeepInverse's physics and models here. Images are (B, C, H, W),
-and every channel is measured by itself: y is (B, C, …).
+and every channel is measured separately: y is (B, C, …).
 
-Any linear physics can be reconstructed from by a network that expects orthonormal rows: with the
-pseudo-inverse A⁺, the projector P = A⁺A and z = A⁺y ask for the same images as A and y do.
+A network that expects orthonormal rows works with any linear physics: with the pseudo-inverse A⁺,
+the projector P = A⁺A and z = A⁺y define the same problem as A and y.
 """
 
 from collections.abc import Iterator, Sequence
@@ -55,13 +55,13 @@ class Physics(LinearPhysics):
 class PhysicsOperator(LinearOperator):
     """A linear physics of DeepInverse as an operator of csrecon, for images of one channel.
 
-    Its `normalized` gives the projector on what the physics sees, as good as the physics'
-    own pseudo-inverse: in closed form where it has one, by iterations where not.
+    Its `normalized` gives the projector onto the row space of the physics, as exact as the physics'
+    own pseudo-inverse, which has a closed form or is iterative.
 
     Args:
         physics: measures images (B, 1, H, W).
         image_shape: (H, W).
-        device: where the physics is.
+        device: of the physics.
 
     Raises:
         InputError: a physics that does not measure images (B, 1, H, W).
@@ -85,13 +85,13 @@ class PhysicsOperator(LinearOperator):
 
     @property
     def ratio(self) -> float:
-        """The number of values over that of the pixels, at most 1."""
+        """The number of values over the number of pixels, at most 1."""
         height, width = self.image_shape
         return min(1.0, torch.Size(self._y_shape).numel() / (height * width))
 
     @property
     def y_shape(self) -> tuple[int, ...]:
-        """What the physics gives for one image."""
+        """The shape of the physics' data for one image."""
         return self._y_shape
 
     def forward(self, x: Tensor) -> Tensor:
@@ -108,11 +108,11 @@ class PhysicsOperator(LinearOperator):
 
     @property
     def tight(self) -> bool:
-        """Never known."""
+        """False: not known to be tight."""
         return False
 
     def normalized(self, y: Tensor, noise: float) -> tuple[LinearOperator, Tensor, float]:
-        """The projector P = A⁺A, z = A⁺y, and by what A⁺ makes white noise grow."""
+        """The projector P = A⁺A, z = A⁺y, and the noise amplified by A⁺."""
         draw = torch.Generator().manual_seed(0)
         probes = torch.randn((_PROBES, *self.y_shape), generator=draw).to(y.device)
         growth = float(self.physics.A_dagger(probes).square().mean().sqrt())
@@ -121,7 +121,7 @@ class PhysicsOperator(LinearOperator):
 
 
 class Projector(PhysicsOperator):
-    """P = A⁺A: what a physics sees of an image, as an image; its own adjoint and inverse."""
+    """P = A⁺A, the orthogonal projector onto the row space of a physics; self-adjoint."""
 
     def __init__(
         self, physics: LinearPhysics, image_shape: tuple[int, int], device: torch.device
@@ -150,30 +150,31 @@ class Projector(PhysicsOperator):
         return seen
 
     def gradient(self, x: Tensor, y: Tensor) -> Tensor:
-        """P x - y, for a y that lies in the image of P already."""
+        """P x - y, for a y in the range of P."""
         seen: Tensor = self(x)
         return seen - y
 
     @property
     def tight(self) -> bool:
-        """P is a projector and y lies in its image: the adjoint solves P x = y."""
+        """True: P is a projector and y is in its range, so the adjoint solves P x = y."""
         return True
 
     def normalized(self, y: Tensor, noise: float) -> tuple[LinearOperator, Tensor, float]:
-        """Itself."""
+        """Unchanged: ‖P‖ = 1."""
         return self, y, noise
 
 
 def measurement(y: Tensor, physics: LinearPhysics) -> Measurement:
-    """A measurement of csrecon: what a physics gave for images of one channel.
+    """A measurement of csrecon from the data of a physics, for images of one channel.
 
     Args:
         y: (B, …), as the physics gives it; (B, C, …) of a `Physics`.
-        physics: linear; its Gaussian noise is remembered.
+        physics: linear; the σ of its Gaussian noise is kept.
 
     Raises:
         UsageError: a physics that is not linear.
-        InputError: one that does not measure images of one channel, or values that are not its.
+        InputError: a physics that does not measure images of one channel, or a y that it cannot
+            have measured.
     """
     if not isinstance(physics, LinearPhysics):
         raise UsageError(f"{type(physics).__name__}: expected a linear physics of DeepInverse.")
@@ -220,7 +221,7 @@ class Solver:
     """A model of DeepInverse as a reconstructor of csrecon.
 
     Args:
-        model: is called as model(y, physics) and gives images (B, 1, H, W); it runs on the
+        model: called as model(y, physics), returns images (B, 1, H, W); it runs on the
             measurement's device, always in fp32.
     """
 
@@ -228,7 +229,7 @@ class Solver:
         self.model = model
 
     def steps(self, m: Measurement) -> Iterator[Step]:
-        """The one iterate there is."""
+        """The only iterate."""
         device = m.y.device
         physics = Physics(m.operator, m.noise).to(device)
         with torch.autocast(device.type, enabled=False):

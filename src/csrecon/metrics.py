@@ -125,7 +125,7 @@ def protocol(name: str) -> Protocol:
 
 
 def shown(x: Tensor, protocol: Protocol) -> Tensor:
-    """Planes (C, 1, H, W) as they are scored: (1, C, H, W), clipped, rounded if the protocol says so."""
+    """Planes (C, 1, H, W) as they are scored: (1, C, H, W), clipped, and rounded by "standard"."""
     clipped = x.clamp(0, 1).transpose(0, 1)
     return torch.round(clipped.double() * 255) / 255 if protocol == "standard" else clipped
 

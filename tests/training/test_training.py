@@ -415,7 +415,7 @@ def test_a_signal_ends_a_whole_step_and_the_run_continues(folder, tmp_path, numb
     process.send_signal(number)
     _, said = process.communicate(timeout=120)
     assert process.returncode == code, said
-    assert "all is saved" in said
+    assert "the run is saved" in said
     more = subprocess.run(
         command(*settings, "--resume", "--max-time", "1s"),
         capture_output=True, text=True, check=False,

@@ -85,7 +85,7 @@ def test_without_its_rfmu_a_recursive_network_stays_near():
 @pytest.mark.parametrize(
     ("counts", "modulation", "recursion", "message"),
     [
-        ((1,) * 19, "ratio", {}, "19 layers cannot begin as 5 layers unrolled"),
+        ((1,) * 19, "ratio", {}, "19 layers cannot start from 5 layers unrolled"),
         ((2,) * 20, "ratio", {}, "same recursion"),
         ((4,) * 5, "ratio", {"rotate": True}, "same recursion"),
         ((1,) * 20, "rfmu", {}, "RFMU"),

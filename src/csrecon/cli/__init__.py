@@ -1,4 +1,4 @@
-"""The command line: one small file per command, each of which parses, calls, and prints."""
+"""The command line: one small file per command, which parses, calls the library and prints."""
 
 from csrecon.cli.app import main
 

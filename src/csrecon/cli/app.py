@@ -28,8 +28,8 @@ app = Application(
     name="csrecon",
     help="""Recover images from compressive measurements y = Φx.
 
-    Measure an image, or bring your own measurements, and reconstruct with deep unfolding
-    networks whose number of recursions (--ipl) you choose when you call them.
+    Measure an image, or use your own measurements, and reconstruct with deep unfolding networks
+    whose iterations per layer (--ipl) you choose at inference.
 
         csrecon quickstart
         csrecon sample img.png --ratio 0.1
@@ -71,7 +71,7 @@ def main() -> None:
     """Run the command line; exit with one of the codes of csrecon.errors, or 130 and 143."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # Φ on a terminal that has only ASCII
+            stream.reconfigure(errors="backslashreplace")  # for Φ on an ASCII terminal
     keep_freed_memory()
     try:
         app()

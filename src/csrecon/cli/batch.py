@@ -1,4 +1,4 @@
-"""Files, folders and globs in; one output each; a failing item does not stop the others."""
+"""Batches: files, folders and globs in, one output each; a failure does not stop the others."""
 
 import glob
 import os
@@ -15,7 +15,7 @@ from csrecon.io.files import reading, refuse_existing
 
 @dataclass(frozen=True)
 class Task:
-    """One input and the output it becomes."""
+    """One input and its output."""
 
     source: Path
     target: Path
@@ -24,7 +24,7 @@ class Task:
 def expand(
     inputs: Sequence[str], in_folder: Callable[[Path], list[Path]]
 ) -> tuple[list[Path], bool]:
-    """The files of some paths, folders and globs, and whether a batch was asked for."""
+    """The files of some paths, folders and globs, and whether they are a batch."""
     found: list[Path] = []
     many = len(inputs) > 1
     for text in inputs:
@@ -59,14 +59,14 @@ def plan(
     Args:
         sources: the inputs.
         many: whether they are a batch, whose output is a folder.
-        output: `-o`; a file for one input, else a folder, as a slash at its end says.
+        output: `-o`; a file for one input, else a folder; a slash at the end also means a folder.
         suffix: of outputs that are named after their input.
-        default: the output without `-o`, or None where there must be one.
-        outputs: all files that writing a target makes.
+        default: the output without `-o`, or None if `-o` is required.
+        outputs: all files that are written for a target.
         overwrite: whether they may exist.
 
     Raises:
-        UsageError: no output name, two inputs with the same, or one that exists.
+        UsageError: no output name, the same one for two inputs, or one that exists.
     """
     tasks = []
     into_folder = output is not None and (
@@ -104,9 +104,9 @@ def run(
 ) -> None:
     """Do the work of every task and report the results of those that succeeded.
 
-    A single task raises its own error. In a batch, every failure is told and the rest go on. Of
-    several processes, the i-th of n as `share` says, each does every n-th task, and the first one
-    reports for all.
+    A single task raises its own error. In a batch, every failure is printed and the other tasks
+    continue. With `share` (i, n) this process is the i-th of n and does every n-th task; the first
+    process reports for all.
 
     Raises:
         BatchError: after the report, if a task of a batch failed.

@@ -40,7 +40,7 @@ def bench(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="A table or an ablation of the paper instead: table1, table2, ablation, fig6 "
+            help="Instead, a table or an ablation of the paper: table1, table2, ablation, fig6 "
             "(recursion), fig7 (RFMU) or fig8 (IPL)."
         ),
     ] = None,
@@ -57,7 +57,8 @@ def bench(
     ipl: Annotated[
         list[str] | None,
         typer.Option(
-            help="Iterations per layer, 6 or 4,4,4,6,6; repeat for several.", metavar="IPL"
+            help="Iterations per layer: 6, or one per layer as 4,4,4,6,6; repeatable.",
+            metavar="IPL",
         ),
     ] = None,
     ipls: Annotated[
@@ -65,17 +66,22 @@ def bench(
     ] = None,
     seed: Seed = 0,
     seeds: Annotated[
-        int, typer.Option(help="Measure with so many Φ, from --seed on: mean ± spread.", min=1)
+        int,
+        typer.Option(
+            help="Number of seeds of Φ, from --seed on: mean ± standard deviation.", min=1
+        ),
     ] = 1,
     kind: Annotated[
-        str, typer.Option(help="Kinds of Φ or operators, as in `sample`; several by commas.")
+        str, typer.Option(help="Kinds of Φ or of operator, as in `sample`, separated by commas.")
     ] = "gaussian",
     block: Annotated[
         str | None,
-        typer.Option(help="Side of a block in pixels; several by commas.  [33; 32 for hadamard]"),
+        typer.Option(
+            help="Sides of a block in pixels, separated by commas.  [33; 32 for hadamard]"
+        ),
     ] = None,
     noise_sigma: Annotated[
-        str, typer.Option(help="Gaussian noise on y: standard deviation; several by commas.")
+        str, typer.Option(help="Standard deviations of Gaussian noise on y, separated by commas.")
     ] = "0",
     protocol: Annotated[str, typer.Option(help="Scoring protocol: paper or standard.")] = "paper",
     figures: Annotated[
@@ -90,7 +96,9 @@ def bench(
     ] = None,
     batch: Annotated[
         int,
-        typer.Option(help="Images of one shape at once; their seconds are then a share.", min=1),
+        typer.Option(
+            help="Images of one shape per batch; each has an equal share of the seconds.", min=1
+        ),
     ] = 1,
     data_dir: DataDir = None,
     device: Device = "auto",
@@ -101,7 +109,7 @@ def bench(
     ] = 1,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Keep finished rows in the cache, and take them from there."),
+        typer.Option("--resume", help="Keep finished rows in the result cache, and reuse them."),
     ] = False,
     output: Annotated[
         list[Path] | None,
@@ -116,12 +124,12 @@ def bench(
 ) -> None:
     """Measure models × ratios × IPLs on a set of images, or a whole table of the paper.
 
-    Prints PSNR and SSIM (and LPIPS with --metrics), the paper's figures beside ours where there
-    are any, seconds per image and peak memory (of the GPU, or of this process). Φ is the same for
-    every model and image of a ratio; --seed draws another, --kind makes another kind. A preset
-    keeps the paper's figures, those of the authors' weights measured here, and ours apart, and
-    never computes a finished row again, but for the seconds of table2. The figures of fig6, fig7
-    and fig8 are drawn into the folder of -o.
+    Prints PSNR and SSIM (and LPIPS with --metrics), the paper's results beside ours if there are
+    any, seconds per image and peak memory (of the GPU, or of this process). At one ratio all models
+    and images have the same Φ; --seed draws another, --kind chooses another kind of Φ. A preset
+    lists separately the paper's results, those of the authors' weights measured here, and ours. It
+    takes finished rows from the result cache, except for the seconds of table2. The plots of fig6,
+    fig7 and fig8 are written to the folder of -o.
 
     **Examples**
 
@@ -201,21 +209,21 @@ def bench(
 def _drawn(
     table: "Preset", results: "Sequence[Result]", folder: Path | None, overwrite: bool
 ) -> list[Path]:
-    """The files of the figure of a preset with curves; a note where there is no place for it."""
+    """The files of the figure of a preset with curves; a note if there is no folder for it."""
     from csrecon.evaluation import figures
 
     if folder:
         return figures.draw_preset(table, results, folder, overwrite)
     if table.curves:
-        log.info("with -o FOLDER this is drawn, too.")
+        log.info("-o FOLDER also draws this as a figure.")
     return []
 
 
 def _figure_folder(table: "Preset | None", outputs: Sequence[Path], overwrite: bool) -> Path | None:
-    """Where the figure of a preset with curves goes: the first folder of -o, if any.
+    """The folder for the figure of a preset with curves: the first folder of -o, if any.
 
     Raises:
-        UsageError: it is there already.
+        UsageError: the figure exists already.
     """
     from csrecon.evaluation import figures, report
     from csrecon.io import files
@@ -232,8 +240,8 @@ def _table(dataset: str | None, preset: str | None, chosen: bool, shared: bool) 
     """The preset that was asked for, if any.
 
     Raises:
-        UsageError: neither or both of set and preset, a preset with models of one's own, or
-            seconds that would be of several processes or of another time.
+        UsageError: neither or both of set and preset, a preset with options that it defines
+            itself, or timings that would be shared between processes or cached.
     """
     from csrecon.evaluation import presets
 
@@ -246,15 +254,15 @@ def _table(dataset: str | None, preset: str | None, chosen: bool, shared: bool) 
     table = presets.preset(preset) if preset else None
     if table and table.timed and shared:
         raise UsageError(
-            f"--preset {preset} is about seconds of one image in one process, measured anew: leave "
-            "out --resume, --jobs and --batch."
+            f"--preset {preset} measures the seconds of one image in one process, without the "
+            "result cache: leave out --resume, --jobs and --batch."
         )
     return table
 
 
 @dataclass(frozen=True)
 class _Work:
-    """Who measures: this process, several that it starts, or several of torchrun."""
+    """Runs the benchmark: in this process, in several that it starts, or in those of torchrun."""
 
     plan: "Plan"
     results_cache: "ResultCache | None"
@@ -268,7 +276,7 @@ class _Work:
         ratios: Sequence[float],
         schedules: Sequence[int | tuple[int, ...] | None],
     ) -> Iterator["Row"]:
-        """The rows, in order; where work is shared, each computes its share of them first."""
+        """The rows, in order; if work is shared, every process first computes its share."""
         from csrecon.evaluation import bench as measuring
 
         plan, results_cache = self.plan, self.results_cache

@@ -1,4 +1,4 @@
-"""`csrecon import`: a laboratory's measurement in csrecon's own format."""
+"""`csrecon import`: convert a lab measurement to csrecon's own format."""
 
 from pathlib import Path
 from typing import Annotated
@@ -25,10 +25,10 @@ def bring(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Turn a laboratory's measurement into csrecon's own format, once.
+    """Convert a lab measurement to csrecon's own format, once.
 
-    What is written says its order, its units and its Φ, so that `csrecon reconstruct` needs no
-    option for it. The file that is read stays as it is.
+    The new file contains order, calibration and Φ, so that `csrecon reconstruct` needs no options
+    for it. The input file is not changed.
 
     **Examples**
 

@@ -1,7 +1,7 @@
 """What all commands share: logging, progress, JSON, and errors mapped to exit codes.
 
-Results go to stdout; progress, notes and errors go to stderr, and no bar is drawn when stderr
-is no terminal.
+Results go to stdout; progress, notes and errors go to stderr. No progress bar is drawn if stderr
+is not a terminal.
 """
 
 import dataclasses
@@ -37,21 +37,26 @@ log = logging.getLogger("csrecon")
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Precision = Annotated[
-    str, typer.Option(help="Of the convolutions: auto, fp32, bf16 or fp16.", metavar="PRECISION")
+    str,
+    typer.Option(
+        help="Precision of the convolutions: auto, fp32, bf16 or fp16.", metavar="PRECISION"
+    ),
 ]
-Tile = Annotated[str, typer.Option(help="Side in pixels of the tiles of big images, auto, or off.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
+Tile = Annotated[
+    str, typer.Option(help="Side in pixels of the tiles for large images, auto, or off.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")]
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="Folder that holds the sets; else CSRECON_DATA, else the cache."),
+    typer.Option(help="Folder of the image sets; else CSRECON_DATA, else the cache."),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of Φ.", min=0)]
 Kind = Annotated[
     str,
     typer.Option(
-        help="Of Φ: gaussian, bernoulli, binary, hadamard, hadamard-cake, dct or pixels; or of "
-        "another operator: fourier (MRI) or identity (denoising).",
+        help="Kind of Φ: gaussian, bernoulli, binary, hadamard, hadamard-cake, dct or pixels; or "
+        "kind of operator: fourier (MRI) or identity (denoising).",
         metavar="KIND",
     ),
 ]
@@ -64,18 +69,18 @@ Color = Annotated[
 
 
 class _Pipe(Console):
-    """A console that lets a closed pipe be handled with the other errors."""
+    """A console that raises BrokenPipeError, to be handled with the other errors."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
 
 
 class Terminated(BaseException):
-    """SIGTERM came: unwinds like KeyboardInterrupt, so that temporary files are removed."""
+    """Raised on SIGTERM: unwinds like KeyboardInterrupt, so that temporary files are removed."""
 
 
 class SignalError(Exception):
-    """A command ended in order because of a signal, whose number it carries."""
+    """A command ended in order because of a signal, with its number."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -83,7 +88,7 @@ class SignalError(Exception):
 
 
 class _Once(logging.Filter):
-    """Lets every message through once: a batch does not repeat its notes."""
+    """Passes every message once: a batch does not repeat its notes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,13 +115,13 @@ def stderr() -> Console:
 
 @functools.cache
 def stdout() -> Console:
-    """The console for results; where stdout is no terminal, tables are as wide as they need."""
+    """The console for results; tables have their full width if stdout is not a terminal."""
     console = _Pipe(soft_wrap=True)
     return console if console.is_terminal else _Pipe(soft_wrap=True, width=1000)
 
 
 def say(text: str) -> None:
-    """Print a line of the result on stdout, as it is."""
+    """Print a line of the result on stdout, without markup."""
     stdout().print(text, markup=False, highlight=False)
 
 
@@ -126,7 +131,7 @@ def say_json(content: Any) -> None:
 
 
 def say_table(header: Sequence[str], lines: Sequence[Sequence[str]], left: int = 1) -> None:
-    """Print a table on stdout; the first `left` columns are text, the others figures."""
+    """Print a table on stdout; the first `left` columns are left-aligned, the others right."""
     table = Table()
     for index, name in enumerate(header):
         align: Literal["left", "right"] = "left" if index < left else "right"
@@ -137,7 +142,7 @@ def say_table(header: Sequence[str], lines: Sequence[Sequence[str]], left: int =
 
 
 def progress() -> Progress:
-    """A progress bar on stderr; silent when that is no terminal or notes are off."""
+    """A progress bar on stderr; disabled if that is not a terminal or notes are off."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -196,24 +201,24 @@ def _exit_code(run: Callable[[], object], debug: bool) -> int:
         fail(str(error))
         return error.exit_code
     except SignalError as error:
-        fail(f"{signal.Signals(error.number).name}: ended after a whole step; all is saved.")
+        fail(f"{signal.Signals(error.number).name}: ended after a whole step; the run is saved.")
         return 128 + error.number
     except KeyboardInterrupt:
-        fail("interrupted; nothing half-written is left.")
+        fail("interrupted; no partial file is left.")
         return 130
     except Terminated:
-        fail("terminated; nothing half-written is left.")
+        fail("terminated; no partial file is left.")
         return 143
-    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+    except BrokenPipeError:  # the reader of the output has closed it, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         if debug:
             traceback.print_exc()
-        fail(f"the system refused: {error}.")
+        fail(f"operating system error: {error}.")
         return ResourceError.exit_code
     except MemoryError as error:
-        fail(f"not enough memory ({error}).")
+        fail(f"out of memory ({error}).")
         return ResourceError.exit_code
     except (typer.Exit, typer.Abort):
         raise
@@ -229,8 +234,8 @@ def _exit_code(run: Callable[[], object], debug: bool) -> int:
 
 
 _COMMON = {
-    "verbose": Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")],
-    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Errors only on stderr.")],
+    "verbose": Annotated[bool, typer.Option("--verbose", "-v", help="Print more on stderr.")],
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors on stderr.")],
     "offline": Annotated[bool, typer.Option("--offline", help="Never use the network.")],
     "debug": Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")],
 }

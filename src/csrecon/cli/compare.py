@@ -1,4 +1,4 @@
-"""`csrecon compare`: what models make of one image, side by side."""
+"""`csrecon compare`: reconstructions of one image by several models, side by side."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,11 +34,11 @@ def compare(
         typer.Option(help="A model, or MODEL@IPL; repeat for several.  [rcoast@1, @4, @6]"),
     ] = None,
     film: Annotated[
-        bool, typer.Option("--film", help="Every iterate of the one model instead.")
+        bool, typer.Option("--film", help="Show every iterate of one model instead.")
     ] = False,
     zoom: Annotated[
         str | None,
-        typer.Option(help="The enlarged square: row,column,side.  [the busiest]", metavar="SQUARE"),
+        typer.Option(help="The enlarged square: row,column,side.  [most detail]", metavar="SQUARE"),
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -52,7 +52,7 @@ def compare(
     """Measure an image, reconstruct it with several models or IPLs, and draw them side by side.
 
     The figure shows every reconstruction with an enlarged square and its error map, or with
-    --film how one model's iterates come nearer to the image.
+    --film the iterates of one model.
 
     **Examples**
 

@@ -1,4 +1,4 @@
-"""`csrecon data`: image sets, where they are on this machine and where they come from."""
+"""`csrecon data`: image sets, their sources and their folders on this machine."""
 
 from pathlib import Path
 from typing import Annotated
@@ -72,14 +72,14 @@ def download(
 
 
 def verify(
-    name: Annotated[str, typer.Argument(help="The set that it should be.", metavar="SET")],
+    name: Annotated[str, typer.Argument(help="The set to compare with.", metavar="SET")],
     folder: Annotated[
-        Path | None, typer.Argument(help="Where it lies.  [where csrecon finds it]")
+        Path | None, typer.Argument(help="Its folder.  [the one that csrecon finds]")
     ] = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Hold a set on this machine against the digests of its files. Exit code 7 if they differ.
+    """Check a set on this machine against the digests of its files. Exit code 7 if they differ.
 
     **Example**
 

@@ -1,4 +1,4 @@
-"""`csrecon doctor`: versions, devices, cache, and whether this machine computes what it should."""
+"""`csrecon doctor`: versions, devices, cache, and a self-test of this machine."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ _PACKAGES = ("torch", "numpy", "pillow", "safetensors", "huggingface-hub", "type
 def doctor(device: Device = "auto", as_json: Json = False) -> None:
     """Show versions, devices and folders, and test the bundled model against stored values.
 
-    The self-test makes Φ from its seed, measures a synthetic image, reconstructs it with
+    The self-test generates Φ from its seed, measures a synthetic image, reconstructs it with
     `rcoast`, and compares each stage with values stored in the package. Exit code 7 if one
     differs.
 

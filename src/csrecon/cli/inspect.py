@@ -1,4 +1,4 @@
-"""`csrecon inspect`: what a file of measurements or arrays holds."""
+"""`csrecon inspect`: the content of a file of measurements or arrays."""
 
 import math
 from pathlib import Path
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 def inspect(
     file: Annotated[Path, typer.Argument(help="A file of arrays or a measurement.")],
     phi: Annotated[
-        str | None, typer.Option(help="A Φ, to see what fits it.", metavar="FILE[:NAME]")
+        str | None, typer.Option(help="A Φ, to see which arrays fit it.", metavar="FILE[:NAME]")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a measurement file holds, what could be Φ, and what to type next.
+    """Show the content of a measurement file, arrays that may be Φ, and the next command.
 
     **Examples**
 
@@ -55,7 +55,7 @@ def inspect(
 
 
 def _own(file: Path, phi: str | None, as_json: bool) -> None:
-    """Verify a file of csrecon's and say what it is."""
+    """Verify a file written by csrecon and describe it."""
     from csrecon.io import arrays
     from csrecon.sensing import native
     from csrecon.sensing.operators import BlockOperator
@@ -97,7 +97,8 @@ def _own(file: Path, phi: str | None, as_json: bool) -> None:
         f"{file}: a measurement of csrecon, complete and verified: {facts['operator']}, "
         f"{height}×{width} {facts['color']}, {said}{noise}."
     )
-    say(f"next: csrecon reconstruct {file}")
+    classical = facts["operator"] == "identity" or measured.format.color == "complex"
+    say(f"next: csrecon reconstruct {file}{' --model fista' if classical else ''}")
 
 
 def _facts(value: Any) -> dict[str, Any]:
@@ -117,7 +118,7 @@ def _facts(value: Any) -> dict[str, Any]:
 
 
 def _as_phi(value: Any) -> str:
-    """What a matrix would be as Φ."""
+    """Block, ratio and rows of a matrix if it is Φ."""
     from csrecon.sensing.operators import Phi
 
     if value.ndim != 2 or min(value.shape) < 2 or value.shape[0] >= value.shape[1]:
@@ -132,12 +133,12 @@ def _as_phi(value: Any) -> str:
 def _advice(
     file: Path, found: dict[str, dict[str, Any]], phi: str | None, sampling: "Phi | None"
 ) -> list[str]:
-    """What fits what, and the command to type next."""
+    """Which arrays fit Φ, and the next command."""
     if sampling is None:
         candidates = [name for name, facts in found.items() if facts["phi"]]
         square = [name for name in candidates if "no square" not in found[name]["phi"]]
         if len(found) == 1 or not candidates:
-            return ["next: csrecon inspect " + f"{file} --phi FILE, with the Φ that measured."]
+            return ["next: csrecon inspect " + f"{file} --phi FILE, with the Φ of the measurement."]
         name = (square or candidates)[0]
         phi, m = f"{file}:{name}", found[name]["shape"][0]
     else:
@@ -148,7 +149,7 @@ def _advice(
             continue
         shape = facts["shape"]
         if m not in shape and 2 * m not in shape:
-            lines.append(f"{other}: no side of {m}, so this Φ did not measure it.")
+            lines.append(f"{other}: no axis of length {m}, so it was not measured with this Φ.")
             continue
         rows = m if m in shape else 2 * m
         blocks = math.prod(shape) // rows

@@ -1,4 +1,4 @@
-"""Options for measurements that csrecon did not make, shared by `reconstruct` and `import`."""
+"""Options for lab measurements, shared by `reconstruct` and `import`."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from csrecon.sensing.measurement import Measurement
     from csrecon.sensing.operators import Phi
 
-_PANEL = "Measurements of a laboratory"
+_PANEL = "Lab measurements"
 
 
 def _option(
@@ -28,57 +28,63 @@ def _option(
 
 @dataclass(frozen=True)
 class LabOptions:
-    """How to read values that no sidecar describes."""
+    """How to read values without a sidecar."""
 
     phi: Annotated[
         str | None,
-        _option("The Φ that measured: .npy, .npz, .mat, .h5 or .csv.", "FILE[:NAME]"),
+        _option("The Φ of the measurement: .npy, .npz, .mat, .h5 or .csv.", "FILE[:NAME]"),
     ] = None
     mask: Annotated[
         str | None,
-        _option("The mask of Fourier sampling, where the file does not hold it.", "FILE[:NAME]"),
+        _option("The mask of Fourier sampling, if the file does not contain it.", "FILE[:NAME]"),
     ] = None
-    seed: Annotated[int | None, _option("Or the seed of csrecon's gaussian Φ.", least=0)] = None
+    seed: Annotated[
+        int | None, _option("Instead of --phi: the seed of csrecon's gaussian Φ.", least=0)
+    ] = None
     shape: Annotated[
-        str | None, _option("The image's size, height first; --positions may say it.", "HxW")
+        str | None, _option("Size of the image, height first; --positions may determine it.", "HxW")
     ] = None
     block: Annotated[
-        int | None, _option("Side of a block in pixels, if not what fits Φ.", least=1)
+        int | None, _option("Side of a block in pixels, if Φ does not determine it.", least=1)
     ] = None
     var: Annotated[str | None, _option("The array of the values in the file.", "NAME")] = None
     layout: Annotated[
         str, _option("blocks-first (blocks × m), measurements-first, or auto.", "LAYOUT")
     ] = "auto"
     pixel_order: Annotated[
-        str, _option("Pixels in the columns of Φ: C by rows, F by columns (MATLAB).", "C|F")
+        str,
+        _option("Order of pixels in the columns of Φ: C by rows, F by columns (MATLAB).", "C|F"),
     ] = "C"
-    block_order: Annotated[str, _option("Blocks in the file: C by rows, F by columns.", "C|F")] = (
-        "C"
-    )
+    block_order: Annotated[
+        str, _option("Order of blocks in the file: C by rows, F by columns.", "C|F")
+    ] = "C"
     positions: Annotated[
         Path | None,
-        _option("A line row,column for every block, from zero; blocks may be missing.", "FILE"),
+        _option("One line row,column per block, from zero; blocks may be missing.", "FILE"),
     ] = None
     gain: Annotated[
-        str, _option("The camera gave gain · Φx + offset; `auto` estimates both.", "G|auto")
+        str, _option("Gain of values gain · Φx + offset; `auto` estimates both.", "G|auto")
     ] = "1"
-    offset: Annotated[float | None, _option("See --gain.")] = None
+    offset: Annotated[float | None, _option("Offset of the values; see --gain.")] = None
     calibrate: Annotated[
         tuple[Path, Path] | None,
-        _option("Values of an all-white and an all-black scene: gain and offset.", "WHITE BLACK"),
+        _option(
+            "Values of an all-white and an all-black scene, instead of gain and offset.",
+            "WHITE BLACK",
+        ),
     ] = None
     differential: Annotated[
         bool,
         _option("Every pattern is followed by its complement.", names=("--differential",)),
     ] = False
     noise: Annotated[
-        float, _option("Standard deviation of the noise on a value, if you know it.", least=0)
+        float, _option("Standard deviation of the noise on a value, if known.", least=0)
     ] = 0.0
 
     _KNOWN = ("phi", "mask", "seed", "shape", "block")
 
     def foreign(self) -> bool:
-        """Whether an option was given that no file of csrecon needs."""
+        """Whether an option was given that a file of csrecon never needs."""
         return any(
             getattr(self, field.name) != field.default
             for field in fields(self)
@@ -86,7 +92,7 @@ class LabOptions:
         )
 
     def arrangement(self) -> "Arrangement":
-        """The options as the library takes them."""
+        """The options as an Arrangement of the library."""
         from csrecon.io import arrays
         from csrecon.sensing.lab import Arrangement
 
@@ -128,14 +134,14 @@ def _number(text: str) -> float:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A measurement, and what its camera's values were corrected by."""
+    """A measurement, and the gain and offset that were removed from its values."""
 
     measurement: "Measurement"
     correction: dict[str, float]
 
 
 def load(source: Path, options: LabOptions, phi: "Phi | None") -> Loaded:
-    """The measurement of a file of csrecon's, or of a laboratory's with its options.
+    """The measurement of a file of csrecon, or of a lab file with its options.
 
     Raises:
         InputError, UsageError: as in native.load and lab.measurement.
@@ -154,15 +160,15 @@ def load(source: Path, options: LabOptions, phi: "Phi | None") -> Loaded:
         return Loaded(native.load(source, given), {})
     if own and native.describes_itself(source):
         raise UsageError(
-            f"{source}: csrecon wrote it and knows its order and units; leave out the options for "
-            "measurements of a laboratory."
+            f"{source}: written by csrecon, with its order and units; leave out the options for "
+            "lab measurements."
         )
     placed = shape is not None or options.positions is not None
     if not placed or phi is None or options.seed is not None:
         raise UsageError(
             f"{source}: not a file of `csrecon sample`, so it needs --shape HxW (the image's size) "
             f"and --phi FILE[:NAME] (the matrix that measured it). `csrecon inspect {source.name}` "
-            "shows what is in it."
+            "shows its content."
         )
     values = arrays.pick(source, options.var)
     made, correction = lab.measurement(
@@ -173,7 +179,7 @@ def load(source: Path, options: LabOptions, phi: "Phi | None") -> Loaded:
 
 
 def in_words(correction: Mapping[str, Any]) -> str:
-    """`gain 851 ± 4 % and offset 119.6 ± 0.8, both estimated`, of what Loaded or a result holds."""
+    """`gain 851 ± 4 % and offset 119.6 ± 0.8, both estimated`, from Loaded or a result."""
     gain, offset = correction["gain"], correction["offset"]
     if "gain_error" not in correction:
         return f"gain {gain:.6g} and offset {offset:.6g}"

@@ -1,4 +1,4 @@
-"""`csrecon models`: what the zoo holds, and how to bring the authors' checkpoints into it."""
+"""`csrecon models`: the model zoo, and the conversion of the authors' checkpoints."""
 
 import tempfile
 from pathlib import Path
@@ -98,7 +98,7 @@ def info(
 
 
 def _state(name: str) -> str:
-    """Where the weights of a model are."""
+    """The state of a model's weights: bundled, downloaded, on demand or none yet."""
     from csrecon.zoo import cards, store
 
     if cards.card(name).weights is None:
@@ -114,7 +114,7 @@ def download(
     names: Annotated[list[str], typer.Argument(help="Models to fetch.", metavar="NAME")],
     as_json: Json = False,
 ) -> None:
-    """Download, verify and convert the weights of models, for work without a network.
+    """Download, verify and convert the weights of models, for offline use.
 
     **Example**
 
@@ -142,7 +142,7 @@ def verify(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Hold the weights on this machine against their digests. Exit code 7 if any is wrong.
+    """Check the weights on this machine against their digests. Exit code 7 if any is wrong.
 
     **Example**
 
@@ -165,7 +165,7 @@ def verify(
 
 
 def prune(as_json: Json = False) -> None:
-    """Remove downloaded weights that no model asks for any more, and what was set aside.
+    """Remove downloaded weights that no model uses any more, and quarantined files.
 
     **Example**
 
@@ -185,13 +185,13 @@ def push(
     repository: Annotated[str, typer.Argument(help="owner/name on the hub.")],
     private: Annotated[bool, typer.Option("--private", help="Visible to you only.")] = False,
     dry_run: Annotated[
-        Path | None, typer.Option(help="Write the files to this folder instead.")
+        Path | None, typer.Option(help="Only write the files to this folder.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Publish a model on the Hugging Face hub: weights, config.json and a model card.
 
-    Anybody can then use it with --model hf:owner/name. The token is the one of `hf auth login`.
+    Everybody can then use it with --model hf:owner/name. The token is that of `hf auth login`.
 
     **Example**
 
@@ -214,7 +214,9 @@ def convert(
     output: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
     ipl: Annotated[
         int,
-        typer.Option(help="Iterations per layer of the training; the file does not say.", min=1),
+        typer.Option(
+            help="Iterations per layer in training, which the file does not contain.", min=1
+        ),
     ],
     ratio: Annotated[str, typer.Option(help="Smallest and largest trained ratio.")] = "0.1,0.5",
     phi: Annotated[
@@ -241,7 +243,7 @@ def convert(
     from csrecon.zoo import published, weights_file
 
     if output.suffix != ".safetensors":
-        raise UsageError(f"{output}: the output ends in .safetensors.")
+        raise UsageError(f"{output}: expected an output with suffix .safetensors.")
     ratios = parse.ratios(ratio)
     if len(ratios) != 2:
         raise UsageError(f"--ratio {ratio!r}: expected the smallest and the largest, as 0.1,0.5.")

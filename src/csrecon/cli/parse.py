@@ -16,14 +16,14 @@ def shape(text: str | None) -> tuple[int, int] | None:
 
 
 def ipl(text: str | None) -> int | tuple[int, ...] | None:
-    """`6` -> 6; `4,4,4,6,6` -> one count a layer."""
+    """`6` -> 6; `4,4,4,6,6` -> one count per layer."""
     if text is None:
         return None
     try:
         counts = tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise UsageError(
-            f"--ipl {text!r}: expected iterations per layer: one number as 6, or one a layer as "
+            f"--ipl {text!r}: expected iterations per layer: one number as 6, or one per layer as "
             "4,4,4,6,6."
         ) from error
     if min(counts) < 1:
@@ -62,12 +62,12 @@ def sigmas(text: str) -> list[float]:
     except ValueError:
         found = []
     if not found or not all(0 <= sigma < float("inf") for sigma in found):
-        raise UsageError(f"--noise-sigma {text!r}: expected numbers from 0 on, as 0,0.02,0.1.")
+        raise UsageError(f"--noise-sigma {text!r}: expected numbers of at least 0, as 0,0.02,0.1.")
     return found
 
 
 def blocks(text: str | None) -> list[int | None]:
-    """`16,33` -> the sides in pixels; None for the kind's own."""
+    """`16,33` -> the sides in pixels; None for the default of the kind of Φ."""
     if text is None:
         return [None]
     parts = [part.strip() for part in text.split(",")]
@@ -77,7 +77,7 @@ def blocks(text: str | None) -> list[int | None]:
 
 
 def model_at(text: str) -> tuple[str, int | tuple[int, ...] | None]:
-    """`rcoast@6` -> the model and the IPL; a name on the hub keeps its `@revision`."""
+    """`rcoast@6` -> model and IPL; a name on the hub keeps its `@revision`."""
     name, at, counts = text.partition("@")
     if text.startswith("hf:"):
         return text, None
@@ -89,6 +89,6 @@ def lpips(text: str) -> bool:
     asked = {part.strip().lower() for part in text.split(",")}
     if not asked <= {"psnr", "ssim", "lpips"}:
         raise UsageError(
-            f"--metrics {text!r}: expected psnr,ssim (always there) or psnr,ssim,lpips."
+            f"--metrics {text!r}: expected psnr,ssim (always computed) or psnr,ssim,lpips."
         )
     return "lpips" in asked

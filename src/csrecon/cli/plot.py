@@ -10,7 +10,8 @@ from csrecon.cli.command import Json, Overwrite, say, say_json
 
 def plot(
     report: Annotated[
-        Path, typer.Argument(help="What `csrecon bench -o FILE.json` wrote.", metavar="REPORT")
+        Path,
+        typer.Argument(help="The JSON report of `csrecon bench -o FILE.json`.", metavar="REPORT"),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the figures.")] = Path(
         "figures"
@@ -18,7 +19,7 @@ def plot(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Draw PSNR against ratio, IPL, seconds and parameters, as far as a report has them.
+    """Draw PSNR against ratio, IPL, seconds and parameters, where a report has several of them.
 
     Every figure is written as PNG and PDF, with its points as CSV beside it.
 

@@ -1,4 +1,4 @@
-"""`csrecon quickstart`: the main job on a photo that matplotlib carries, in one command."""
+"""`csrecon quickstart`: sampling and reconstruction of a photo in one command."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,7 +22,7 @@ def quickstart(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Sample a photo at a tenth of its size, reconstruct it, and draw the result.
+    """Sample a photo at a ratio of 0.1, reconstruct it, and draw the result.
 
     Needs no network: the photo (Grace Hopper, U.S. Navy, public domain) comes with matplotlib
     and the weights of `rcoast` with csrecon. Prints PSNR, SSIM and seconds for 1, 2, 4 and 6

@@ -13,7 +13,7 @@ from csrecon.cli.command import Device, Json, Overwrite, Precision, Tile, progre
 from csrecon.errors import InputError, UsageError
 
 _NATIVE = lab.LabOptions()
-_AT_ONCE = 64  # files: none of them is written before all are reconstructed
+_AT_ONCE = 64  # files per batch: none is written before all are reconstructed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,15 +39,15 @@ def reconstruct(
     ] = "rcoast",
     ipl: Annotated[
         str | None,
-        typer.Option(help="Iterations per layer: 6, or one a layer as 4,4,4,6,6.", metavar="IPL"),
+        typer.Option(help="Iterations per layer: 6, or one per layer as 4,4,4,6,6.", metavar="IPL"),
     ] = None,
     output: Annotated[
         str | None,
         typer.Option(
             "-o",
             "--output",
-            help="Image file or folder; y.npy becomes y.png beside it by default. .npy keeps "
-            "float32, unclipped.",
+            help="Image file or folder; by default y.png beside y.npy. .npy keeps float32, "
+            "unclipped.",
         ),
     ] = None,
     ref: Annotated[
@@ -66,12 +66,12 @@ def reconstruct(
 ) -> None:
     """Reconstruct images from measurements.
 
-    A measurement of `csrecon sample` says itself how it was made. Values of another origin (.npy,
-    .npz, .mat, .h5, .csv) need --shape and --phi, and what else differs; `csrecon inspect` shows
-    what a file holds. Blocks that were not measured become transparent. Scores follow the
-    protocol of the papers: clipped to [0, 1], not rounded, peak 255. Of many files, small ones of
-    one size and Φ are worked on at once, which changes nothing but rounding, and their seconds are
-    then a share of the whole.
+    A measurement of `csrecon sample` needs no options. Lab measurements (.npy, .npz, .mat, .h5,
+    .csv) need --shape and --phi, and the options for their order and calibration;
+    `csrecon inspect` shows the content of a file. Masked blocks become transparent. Scores follow
+    the protocol of the papers: clipped to [0, 1], not rounded, peak 255. Small measurements with
+    equal size and Φ are reconstructed in one batch, which changes only rounding; each then has an
+    equal share of the seconds.
 
     **Examples**
 
@@ -117,7 +117,7 @@ def reconstruct(
             overwrite,
         )
         if not work.per_ratio:
-            work.network(0.0)  # a wrong name is found before any work
+            work.network(0.0)  # a wrong name fails before any work
         with Together(
             tasks[rank::world], work.load, work.compute, work.batch_key, work.most
         ) as pairs:
@@ -130,7 +130,7 @@ def reconstruct(
 
 @dataclass(frozen=True)
 class _Input:
-    """A measurement that was read, with what its camera's values were corrected by."""
+    """A measurement that was read, with the gain and offset removed from it, and its original."""
 
     name: str
     measured: "Measurement"
@@ -140,7 +140,7 @@ class _Input:
 
 @dataclass(frozen=True)
 class _Output:
-    """What became of it: planes (C, 1, H, W), the iterations, and the seconds of one image."""
+    """The result: planes (C, 1, H, W), number of iterations, and seconds per image."""
 
     planes: "Tensor"
     iterations: int
@@ -149,14 +149,14 @@ class _Output:
 
 @dataclass(frozen=True)
 class _Work:
-    """What is done with every measurement: read, reconstruct, write.
+    """The work on every measurement: read, reconstruct, write.
 
     Attributes:
-        model, counts, setup: which network, its IPL, and how it runs.
-        laboratory, matrix: the options of values of another origin, and their Φ.
-        ref, many: where the originals are; whether there are many.
+        model, counts, setup: the network, its IPL, and how it runs.
+        laboratory, matrix: the options of lab measurements, and their Φ.
+        ref, many: path of the originals; whether there are several measurements.
         rotate, overwrite: as the command's options.
-        networks: what has been loaded, by ratio.
+        networks: the loaded networks, by ratio.
     """
 
     model: str
@@ -204,15 +204,15 @@ class _Work:
 
     @staticmethod
     def batch_key(one: _Input) -> Hashable | None:
-        """What measurements that are reconstructed at once have in common; None for none."""
+        """The batch key of a measurement; None if it is reconstructed alone."""
         return one.measured.batch_key
 
     def most(self, one: _Input) -> int:
-        """How many measurements like this one fill a tile, but not too many to lose together."""
+        """How many measurements like this one fill a tile, at most 64."""
         return min(_AT_ONCE, self.setup.planes_at_once(one.measured) // len(one.measured.y))
 
     def compute(self, inputs: Sequence[_Input]) -> list[_Output]:
-        """Reconstruct measurements that are alike."""
+        """Reconstruct measurements of equal batch key."""
         import torch
 
         from csrecon import api
@@ -230,7 +230,7 @@ class _Work:
         return [_Output(stack, final.total, seconds) for stack in planes]
 
     def write(self, task: batch.Task, given: _Input, made: _Output) -> dict[str, Any]:
-        """Write an image; what is said of it."""
+        """Write an image; return the facts to report."""
         from csrecon._version import __version__
         from csrecon.evaluation import references
         from csrecon.io import files, images
@@ -267,7 +267,7 @@ class _Work:
 
 
 def _report(results: list[dict[str, Any]]) -> None:
-    """A line an image."""
+    """Print one line per image."""
     for r in results:
         figures = f", PSNR {r['psnr']:.2f} dB" if "psnr" in r else ""
         figures += f", SSIM {r['ssim']:.4f}" if "ssim" in r else ""
@@ -289,7 +289,7 @@ def _turned(pixels: "NDArray[Any]", degrees: int) -> "NDArray[Any]":
 
 
 def _keep_inputs(target: Path, inputs: list[Path]) -> None:
-    """Refuse a target that is one of the inputs, or the sidecar of one, also with --overwrite."""
+    """Refuse a target that is an input, or the sidecar of one, even with --overwrite."""
     from csrecon.sensing.native import sidecar_path
 
     protected = {p.resolve() for path in inputs for p in (path, sidecar_path(path))}
@@ -307,7 +307,7 @@ def _measurements_in(folder: Path) -> list[Path]:
 
 
 def _shown(iterates: "Iterator[Step]", name: str) -> "Iterator[Step]":
-    """Pass iterates on while a bar counts them."""
+    """Yield the iterates while a progress bar counts them."""
     with progress() as bar:
         task = bar.add_task(name, total=None)
         for step in iterates:

@@ -21,19 +21,19 @@ def sample(
         int | None, typer.Option("--m", help="Measurements per block, instead of a ratio.")
     ] = None,
     phi: Annotated[
-        Path | None, typer.Option(help="A Φ of your own: .npy (m, n), or .npz with `phi`.")
+        Path | None, typer.Option(help="Your own Φ: .npy (m, n), or .npz with `phi`.")
     ] = None,
     phi_of: Annotated[
         str | None,
         typer.Option(
-            help="Use the Φ of this model at --ratio (some work with no other), and pack it: y.npz."
+            help="Use the Φ of this model at --ratio (some models need theirs), and pack it: y.npz."
         ),
     ] = None,
     kind: Kind = "gaussian",
     mask: Annotated[
         str | None,
         typer.Option(
-            help="With --kind fourier: random2d, random1d, or a file of 0 and 1 (zero frequency in "
+            help="For --kind fourier: random2d, random1d, or a file of 0 and 1 (zero frequency in "
             "the corner), which is packed: y.npz.",
             metavar="MASK",
         ),
@@ -41,13 +41,13 @@ def sample(
     seed: Seed = 0,
     block: Annotated[
         int | None,
-        typer.Option(help="Side of a block in pixels; 33, 32 for hadamard, or what fits --phi."),
+        typer.Option(help="Side of a block in pixels.  [33; 32 for hadamard; what fits --phi]"),
     ] = None,
     noise_sigma: Annotated[
-        float, typer.Option(help="Gaussian noise on y: standard deviation.", min=0)
+        float, typer.Option(help="Standard deviation of Gaussian noise on y.", min=0)
     ] = 0.0,
     photons: Annotated[
-        float | None, typer.Option(help="Poisson noise: photons that a value of 1 stands for.")
+        float | None, typer.Option(help="Poisson noise: number of photons per unit of y.")
     ] = None,
     color: Color = "gray",
     output: Annotated[
@@ -61,9 +61,9 @@ def sample(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Measure images, y = Ax: block by block (y = Φx), in the Fourier domain, or as they are.
+    """Measure images, y = Ax, by block sampling (y = Φx), Fourier sampling or the identity.
 
-    One image becomes y.npy, with y.json beside it that says how it was made; many become one
+    One image gives y.npy, with y.json beside it that describes the measurement; several give one
     measurement each in the folder of -o, named after their image.
 
     **Examples**
@@ -86,7 +86,7 @@ def sample(
     if pack not in (None, "npy", "npz"):
         raise UsageError(f"--pack {pack!r}: expected npy or npz.")
     if ratio is None and m is None and phi is None and mask is None and kind != "identity":
-        raise UsageError("say how much to measure: --ratio 0.1, --m 109, or --phi FILE.")
+        raise UsageError("give the sampling: --ratio 0.1, --m 109, or --phi FILE.")
     planes = pictures.check_color(color)
     matrix = native.read_phi(phi) if phi else None
     frequencies: Any = mask
@@ -99,7 +99,7 @@ def sample(
     if phi_of is not None:
         pack = pack or "npz"
         if ratio is None or matrix is not None:
-            raise UsageError("--phi-of needs --ratio, and no --phi beside it.")
+            raise UsageError("--phi-of needs --ratio, and excludes --phi.")
         matrix, ratio = store.own_phi(phi_of, ratio), None
         if matrix is None:
             raise UsageError(f"--phi-of {phi_of}: this model works with any Φ; leave it out.")

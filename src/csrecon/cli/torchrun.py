@@ -1,4 +1,4 @@
-"""Several processes that torchrun started: which one this is, and how they meet."""
+"""Processes started by torchrun: rank of this one, and communication between them."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ def launched() -> bool:
 
 @contextmanager
 def processes(device: str) -> Iterator[tuple[str, int, int]]:
-    """Join the other processes, if torchrun started this one: device, rank and their number."""
+    """Join the other processes, if torchrun started this one: device, rank and world size."""
     if not launched():
         yield device, 0, 1
         return
@@ -24,7 +24,7 @@ def processes(device: str) -> Iterator[tuple[str, int, int]]:
     cuda = device.startswith(("auto", "cuda")) and torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    # What is gathered lies on the CPU; who is done early waits for those that are not.
+    # Results are gathered on the CPU; the long timeout is for processes that finish early.
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     distributed.init_process_group(backend, timeout=timedelta(days=7))
     try:
@@ -42,7 +42,7 @@ def wait() -> None:
 
 
 def gathered(mine: Any) -> list[Any]:
-    """What every process has, in the order of their ranks; all of them have to ask."""
+    """The objects of all processes in the order of their ranks; every process must call this."""
     from torch import distributed
 
     everyone: list[Any] = [None] * distributed.get_world_size()

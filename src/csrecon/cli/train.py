@@ -39,13 +39,13 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     init: Annotated[
         str | None,
-        typer.Option(help="Weights to begin with: a model name or .safetensors.  [the recipe's]"),
+        typer.Option(help="Initial weights: a model name or .safetensors file.  [the recipe's]"),
     ] = None,
     max_time: Annotated[
-        str | None, typer.Option(help="Stop after so much training: 90s, 25m or 2h.")
+        str | None, typer.Option(help="Stop after this training time: 90s, 25m or 2h.")
     ] = None,
     fit: Annotated[
-        bool, typer.Option("--fit", help="Fit the learning-rate curve into --max-time.")
+        bool, typer.Option("--fit", help="Fit the learning-rate curve to --max-time.")
     ] = False,
     data_dir: DataDir = None,
     device: Device = "auto",
@@ -54,8 +54,8 @@ def train(
     """Train a network by its recipe.
 
     The run's folder gets recipe.json, log.jsonl, checkpoint.pt, weights.safetensors (for --model)
-    and curve.png. Ctrl-C ends the step, saves, and --resume continues as if nothing had happened.
-    Validation on Set11 runs where that set is found.
+    and curve.png. Ctrl-C finishes the step and saves; --resume then continues exactly. The weights
+    are validated on Set11 if that set is on this machine.
 
     **Examples**
 
@@ -105,7 +105,7 @@ def train(
 
 
 def _carry_out(run: "Run") -> tuple[dict[str, Any], list[int]]:
-    """Train to the end or a signal: what came out, and the signals that came."""
+    """Train to the end or to a signal; return the results and the received signals."""
     with _signals() as caught, progress() as bar:
         task = bar.add_task("training", total=100)
         for step in run.steps(stop=lambda: bool(caught)):

@@ -1,1 +1,1 @@
-"""Measuring reconstructors: benchmarks, their result cache, tables and figures, the self-test."""
+"""Evaluation of reconstructors: benchmarks, result cache, tables and figures, self-test."""

@@ -1,4 +1,4 @@
-"""Measuring reconstructors: models × conditions × ratios × IPLs on a set of images -> rows."""
+"""Benchmark: models × conditions × ratios × IPLs on a set of images -> rows."""
 
 import itertools
 import logging
@@ -38,19 +38,19 @@ Ipls = Sequence[int | tuple[int, ...] | None]
 
 @dataclass(frozen=True)
 class Plan:
-    """On what to measure, and how.
+    """What a benchmark runs on, and under which conditions.
 
     Attributes:
-        dataset: what to call the set in the rows.
-        paths: the image files; luma is measured and scored.
+        dataset: name of the set in the rows.
+        paths: the image files; their luma is sampled and scored.
         setup: the device and the precision.
-        seeds: of the operators; every one is measured.
-        protocol: how to score, a name of metrics.PROTOCOLS.
+        seeds: of the operators; all of them are run.
+        protocol: scoring protocol, a name of metrics.PROTOCOLS.
         noise_sigmas: standard deviations of Gaussian noise on y.
-        kinds: of Φ, or of operators.
-        blocks: sides of a block in pixels; None for the kind's own.
+        kinds: kinds of Φ, or kinds of operator.
+        blocks: sides of a block in pixels; None for the default of the kind of Φ.
         lpips: whether to score with LPIPS too.
-        batch: how many images of one shape are reconstructed at once; seconds are then a share.
+        batch: number of images of one shape per batch; each has an equal share of the seconds.
     """
 
     dataset: str
@@ -65,7 +65,7 @@ class Plan:
     batch: int = 1
 
     def conditions(self) -> list[tuple[str, int | None, float]]:
-        """Kind, block and noise of everything that is measured."""
+        """Kind of Φ or operator, side of a block, and noise σ of every condition."""
         return list(
             dict.fromkeys(
                 (kind, None if side == default_block(kind)[0] else side, sigma)
@@ -77,7 +77,7 @@ class Plan:
 
     @property
     def published(self) -> Protocol | None:
-        """The protocol whose printed figures these compare with; None where no paper measured."""
+        """The protocol of the published results for these conditions; None if there are none."""
         return self.protocol if PAPER_CONDITION in self.conditions() else None
 
 
@@ -94,14 +94,14 @@ class Job:
     ipl: str
 
     def operator_digest(self, domain: Domain) -> str:
-        """What the operator for images of this domain is, as JSON."""
+        """The spec of the operator for images of this domain, as JSON."""
         return _operator_digest(domain, self.options)
 
 
 def evaluate(
     job: Job, pictures: Sequence[images.Picture], plan: Plan
 ) -> list[tuple[Score, float, int]]:
-    """Sample pictures of one shape, reconstruct them at once, and score each.
+    """Sample pictures of one shape, reconstruct them as one batch, and score each.
 
     Returns:
         The score, the seconds and the number m of measurements of each.
@@ -138,23 +138,24 @@ def run(
 ) -> Iterator[Row]:
     """Reconstruct every image with every model, condition, ratio and IPL; yield a row for each.
 
-    Every model and image sees the same operator of a seed at a ratio, except networks that work
-    with no Φ but their own; what is named twice runs once. All images are read and all iteration
-    counts checked before the first reconstruction. The first reconstruction of a model is run once
-    more beforehand, so that no row times a warm-up.
+    For a seed and a ratio all models and images have the same operator, except networks that work
+    with one Φ only. Duplicates run once. All images are read and all iteration counts checked
+    before the first reconstruction. Every model first runs once as a warm-up, which is not timed.
 
     Args:
         models: names of the zoo or paths of .safetensors files.
         ratios: m/n in (0, 1].
         ipls: iterations per layer.
-        plan: the images and how to measure on them.
-        results: rows found there are yielded as they are, new ones are written there.
-        share: (i, n) computes every n-th row only, from the i-th; known rows are no work.
+        plan: the images and the conditions.
+        results: the result cache; rows in it are yielded unchanged, new rows are added to it.
+        share: (i, n) computes only every n-th row, from the i-th; cached rows are not computed.
 
     Raises:
         UsageError, InputError, ModelError, ResourceError: as in `reconstruct`.
     """
-    plan = replace(plan, setup=replace(plan.setup, fallback=None))  # a row is of one device
+    plan = replace(
+        plan, setup=replace(plan.setup, fallback=None)
+    )  # all rows must come from one device
     if plan.lpips:
         perceptual.network(_CPU)
     jobs = list(_jobs(models, ratios, ipls, plan))
@@ -164,7 +165,7 @@ def run(
     }
     for job in jobs:
         for _, domain in described.values():
-            job.operator_digest(domain)  # options that fit no operator are found before the work
+            job.operator_digest(domain)  # invalid options fail before any work
     warm: set[str] = set()
     index = -1
     for job in jobs:
@@ -195,7 +196,7 @@ def _measured(
     results: ResultCache | None,
     warm: set[str],
 ) -> Iterator[Row]:
-    """The rows of the pictures that wait, which none does afterwards; the first time, warm up."""
+    """The rows of the waiting pictures, which are cleared; warm up the first time."""
     if not waiting:
         return
     pictures = [picture for _, _, picture in waiting]
@@ -229,7 +230,7 @@ def _measured(
 
 
 def row_key(job: Job, image: str, domain: Domain, plan: Plan) -> str:
-    """The key of a row: all that its figures depend on.
+    """The key of a row in the result cache: everything that its results depend on.
 
     Args:
         job: the model and the operator.
@@ -260,7 +261,7 @@ def _operator_digest(domain: Domain, options: SamplingOptions) -> str:
 
 
 def _jobs(models: Sequence[str], ratios: Sequence[float], ipls: Ipls, plan: Plan) -> Iterator[Job]:
-    """Everything that is run, in order."""
+    """All jobs, in order."""
 
     @cache
     def loaded(name: str, ratio: float | None) -> tuple[Reconstructor, str]:
@@ -291,7 +292,7 @@ def _with_own_phi(options: SamplingOptions, phi: Phi) -> SamplingOptions:
 
 
 def _views(network: Reconstructor, ipls: Ipls) -> list[Reconstructor]:
-    """A network at every IPL, each once; a classical solver has none and runs once."""
+    """A network at every IPL, each once; a classical solver has no IPL and runs once."""
     if not isinstance(network, Unfolding):
         return [network]
     views = {}
@@ -310,9 +311,9 @@ def spread(
     plan: Plan,
     results: ResultCache,
 ) -> Iterator[int]:
-    """Let several processes fill the result cache, each with its share of the rows of `run`.
+    """Fill the result cache with several processes, each with its share of the rows of `run`.
 
-    Yields, now and then, how many of them have ended.
+    Yields the number of finished processes whenever one finishes.
 
     Raises:
         UsageError, InputError, ModelError, ResourceError: as in `run`.
@@ -332,7 +333,7 @@ def spread(
 
 
 def _begin(threads: int, offline: bool) -> None:
-    """In a process that shares the work: its threads, and no notes, which the first one gives."""
+    """Set up a worker process: its threads, and no log messages, which the first process has."""
     keep_freed_memory()
     downloads.forbidden.set(offline)
     torch.set_num_threads(threads)

@@ -1,8 +1,7 @@
-"""The result cache: rows of a benchmark that were computed once are not computed again.
+"""The result cache: rows of a benchmark, each computed only once.
 
-One JSON line a row, each under a key of everything that its figures depend on, so that equal keys
-mean equal results. Several processes may write to one cache; a line that was cut off counts as not
-written.
+One JSON line per row, under a key of everything that its results depend on, so that equal keys mean
+equal results. Several processes may write to one cache; a truncated line is ignored.
 """
 
 import hashlib
@@ -15,11 +14,11 @@ from filelock import FileLock
 from csrecon.io import downloads, files
 
 NUMERICS = 1
-"""Raised whenever results of the same model, operator and image may change."""
+"""Version of the numerics, raised whenever results of the same inputs may change."""
 
 
 def key_of(facts: dict[str, Any]) -> str:
-    """The digest of facts that JSON can hold, and of the version of the numerics."""
+    """The digest of facts that JSON can hold, including the version of the numerics."""
     text = json.dumps({**facts, "numerics": NUMERICS}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -28,7 +27,7 @@ class ResultCache:
     """Rows by key.
 
     Args:
-        path: the file; made with its folder when the first row comes.
+        path: the file; created with its folder when the first row is added.
 
     Raises:
         InputError: it cannot be read.
@@ -40,7 +39,7 @@ class ResultCache:
         self.read()
 
     def read(self) -> None:
-        """Take in what is in the file, from other processes too."""
+        """Read the file, with the rows of other processes."""
         if not self.path.exists():
             return
         with files.reading(self.path):
@@ -57,7 +56,7 @@ class ResultCache:
         return self._rows.get(key)
 
     def add(self, key: str, row: dict[str, Any]) -> None:
-        """Write a row down.
+        """Add a row and write it to the file.
 
         Raises:
             ResourceError: the file cannot be written.
@@ -72,7 +71,7 @@ class ResultCache:
         self._rows[key] = row
 
     def _cut_off(self) -> bool:
-        """Whether the last line lacks its end."""
+        """Whether the last line is truncated."""
         with self.path.open("rb") as stream:
             stream.seek(0, 2)
             if not stream.tell():
@@ -82,5 +81,5 @@ class ResultCache:
 
 
 def default() -> ResultCache:
-    """The one in csrecon's cache folder."""
+    """The result cache in csrecon's cache folder."""
     return ResultCache(downloads.cache_dir() / "bench" / "rows.jsonl")

@@ -1,4 +1,4 @@
-"""Several models, or the iterates of one, on one image: measured, reconstructed, scored, drawn.
+"""Comparison of several models, or of one model's iterates, on one image.
 
 `csrecon compare`, `csrecon quickstart` and the notebooks call this.
 """
@@ -28,7 +28,7 @@ Ipl = int | Sequence[int] | None
 
 @dataclass(frozen=True)
 class Entry:
-    """A model to compare: its name in the zoo, its iterations per layer, and what to call it."""
+    """A model to compare: its name in the zoo and its iterations per layer."""
 
     model: str
     ipl: Ipl = None
@@ -47,7 +47,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Outcome:
-    """An image (H, W), not clipped, with its score and the seconds it took."""
+    """A reconstruction (H, W), not clipped, with its label, score and seconds."""
 
     label: str
     image: NDArray[np.float32]
@@ -55,7 +55,7 @@ class Outcome:
     seconds: float
 
     def facts(self) -> dict[str, Any]:
-        """For JSON."""
+        """Label, score and seconds for JSON."""
         return {
             "model": self.label,
             "psnr": self.score.psnr,
@@ -70,7 +70,7 @@ class Outcome:
 
 
 Watch = Callable[[Entry, Step], None]
-"""Is called with every iterate, for progress bars."""
+"""Called with every iterate, for progress bars."""
 
 
 def _silent(entry: Entry, step: Step) -> None:
@@ -90,8 +90,8 @@ def compare(
         picture: the original, gray.
         m: its measurement.
         entries: the models.
-        setup: where and how precisely.
-        watch: is called with every iterate.
+        setup: device and precision.
+        watch: called with every iterate.
 
     Raises:
         CsreconError: as in `csrecon.reconstruct`.
@@ -138,7 +138,7 @@ def original(picture: Picture) -> plot.Panel:
 
 def back_projection(m: Measurement, picture: Picture) -> plot.Panel:
     """The panel of Aᵀy."""
-    return _outcome("Φᵀy, the start", m.operator.adjoint(m.y), picture, 0.0).panel()
+    return _outcome("back-projection Φᵀy", m.operator.adjoint(m.y), picture, 0.0).panel()
 
 
 def error(outcome: Outcome, picture: Picture) -> plot.Panel:
@@ -149,17 +149,17 @@ def error(outcome: Outcome, picture: Picture) -> plot.Panel:
 
 
 def title(m: Measurement) -> str:
-    """What was measured, in words."""
+    """A title that describes the measurement."""
     count = m.y.shape[-1]
     n = round(count / m.operator.ratio)
-    return f"y = Φx with {count} of {n} measurements a block (ratio {m.operator.ratio:.3g})"
+    return f"y = Φx with {count} of {n} measurements per block (ratio {m.operator.ratio:.3g})"
 
 
 def zoom(text: str | None, image: NDArray[np.float32], side: int = 48) -> plot.Zoom:
-    """The square to enlarge: `row,column,side`, or the busiest one.
+    """The square to enlarge: `row,column,side`, or the one with the most detail.
 
     Raises:
-        UsageError: a text of another form, or a square that lies outside the image.
+        UsageError: a text of another form, or a square outside the image.
     """
     if text is None:
         return plot.busiest(image, side)

@@ -1,4 +1,4 @@
-"""Figures of a benchmark: what its report says, as curves.
+"""Figures of a benchmark: the results of a report as curves.
 
 ratio        PSNR against the sampling ratio, a curve per model and IPL
 noise        PSNR against the noise on y, a curve per model and ratio
@@ -31,13 +31,13 @@ _KIND: dict[presets.Kind, tuple[str, Literal["solid", "dashed", "none"]]] = {
 
 @dataclass(frozen=True)
 class _Kind:
-    """A figure: what lies on x, which cells share a curve, and how curve and axis are called."""
+    """A kind of figure: its x value, the cells that share a curve, and the labels."""
 
     x: Callable[[Record], float | None]
     curve: Callable[[Record], str]
     label: str
     logarithmic: bool = False
-    named: bool = False  # points after their models
+    named: bool = False  # points are labelled with their models
 
 
 def _ipl(cell: Record) -> float | None:
@@ -51,7 +51,7 @@ def _parameters(cell: Record) -> float | None:
 
 
 def _measured(cell: Record, noise: bool = True) -> str:
-    """How a cell was measured, where that is not the papers' way."""
+    """The conditions of a cell, if they are not those of the papers."""
     kind = cell.get("kind", "gaussian")
     texts = [
         "" if kind == "gaussian" else kind,
@@ -113,14 +113,14 @@ def read_cells(path: Path) -> list[Record]:
 
 
 def draw(cells: Sequence[Record], folder: Path, overwrite: bool = False) -> list[Path]:
-    """Write every figure that the cells have at least two points on a curve for.
+    """Write every figure for which the cells give a curve of at least two points.
 
     Returns:
         The files, PNG, PDF and CSV of each.
 
     Raises:
         UsageError: a file exists and `overwrite` is false.
-        InputError: the cells make no curve.
+        InputError: the cells give no curve.
     """
     written: list[Path] = []
     for name, kind in KINDS.items():
@@ -142,7 +142,7 @@ def draw(cells: Sequence[Record], folder: Path, overwrite: bool = False) -> list
             target = folder / f"psnr_{name}"
             written += curves(lines, target, kind.label, "PSNR (dB)", kind.logarithmic, overwrite)
     if not written:
-        raise InputError("this report makes no curve: measure several ratios, IPLs or models.")
+        raise InputError("this report gives no curve: run several ratios, IPLs or models.")
     return written
 
 
@@ -156,11 +156,10 @@ def draw_preset(
 ) -> list[Path]:
     """Write PSNR against the total iterations, at the first ratio of a preset with curves.
 
-    The authors' weights, ours, and what the paper printed (mostly single points) are curves of
-    their own.
+    The authors' weights, ours, and the paper's values (mostly single points) are separate curves.
 
     Returns:
-        The files, PNG, PDF and CSV; none for a preset that is a table only.
+        The files, PNG, PDF and CSV; none for a preset without curves.
 
     Raises:
         UsageError: a file exists and `overwrite` is false.

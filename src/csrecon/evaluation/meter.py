@@ -1,4 +1,4 @@
-"""Seconds and memory of what runs, in one place for `bench` and for the scripts in benchmarks/."""
+"""Seconds and memory of a run, for `bench` and for the scripts in benchmarks/."""
 
 import ctypes
 import sys
@@ -12,11 +12,11 @@ from torch import Tensor
 
 _RESET, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 LONG = 10.0
-"""Seconds: a run of that length needs no warming up and no repetition."""
+"""Seconds; a run that takes longer needs no warm-up and no repetition."""
 
 
 def process_peak() -> int | None:
-    """The largest resident size of this process so far, in bytes; None where it is not known."""
+    """Peak resident set size of this process in bytes; None if unknown."""
     try:
         import resource  # noqa: PLC0415 - not on Windows
     except ImportError:
@@ -26,14 +26,14 @@ def process_peak() -> int | None:
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Peak bytes: of the CUDA device since its last reset, else of this process; None unknown."""
+    """Peak bytes of the CUDA device since its last reset, else of this process; None if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return process_peak()
 
 
 class Memory:
-    """The most bytes that are taken from the start of this on (on the CPU, of Linux)."""
+    """Peak memory in bytes above that at construction (on the CPU only under Linux)."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -41,12 +41,12 @@ class Memory:
             torch.cuda.reset_peak_memory_stats(device)
             self.before = torch.cuda.memory_allocated(device)
         elif _RESET.exists():
-            ctypes.CDLL(None).malloc_trim(0)  # or what was kept from before would not count
-            _RESET.write_text("5")  # the peak is the present size again (man 5 proc)
+            ctypes.CDLL(None).malloc_trim(0)  # otherwise reused memory would not count
+            _RESET.write_text("5")  # resets the peak to the present size (man 5 proc)
             self.before = _status("VmRSS")
 
     def taken(self) -> int | None:
-        """Bytes so far; None where this system does not say."""
+        """Peak bytes so far; None if this system does not report them."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) - self.before
         return _status("VmHWM") - self.before if _RESET.exists() else None
@@ -58,7 +58,7 @@ def _status(field: str) -> int:
 
 
 def timed(run: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, float]:
-    """What a run gives, and its seconds of wall time with the device's work finished."""
+    """The result of a run and its wall time in seconds, until the device has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -71,7 +71,7 @@ def timed(run: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, floa
 
 @dataclass(frozen=True)
 class Timed:
-    """Seconds of the fastest of several runs, its first image, and the bytes that were taken."""
+    """Seconds of the fastest of several runs, its first image, and the peak memory in bytes."""
 
     seconds: float
     image: Tensor
@@ -79,7 +79,7 @@ class Timed:
 
 
 def best(run: Callable[[], Tensor], device: torch.device, times: int) -> Timed:
-    """The fastest of several runs, after one that is not counted unless it took long."""
+    """The fastest of several runs after a warm-up; a warm-up longer than LONG is the only run."""
     memory = Memory(device)
     image, seconds = timed(run, device)
     image = image[:1]

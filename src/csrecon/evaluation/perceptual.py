@@ -22,7 +22,7 @@ ALEXNET = downloads.Remote(
     bytes=244_408_911,
 )
 SMALLEST = 32
-"""Pixels of the shortest side that AlexNet's five stages can look at."""
+"""Shortest side in pixels that AlexNet's five stages accept."""
 
 
 @cache
@@ -44,7 +44,7 @@ def network(device: torch.device) -> nn.Module:
     )
     weights = torch.load(path, map_location="cpu", weights_only=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the package asks torchvision in a way of older days
+        warnings.simplefilter("ignore")  # the package uses a deprecated option of torchvision
         metric = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
     stages = metric.net.state_dict()  # slice2.3.weight is torchvision's features.3.weight
     metric.net.load_state_dict(
@@ -56,7 +56,7 @@ def network(device: torch.device) -> nn.Module:
 
 @torch.inference_mode()
 def lpips(x: Tensor, reference: Tensor) -> Tensor:
-    """LPIPS, (N,), of images (N, 1 or 3, H, W) in [0, 1]; gray is shown as RGB. Lower is better.
+    """LPIPS, (N,), of images (N, 1 or 3, H, W) in [0, 1]; gray is repeated as RGB. Lower is better.
 
     NaN for images with a side below 32 pixels.
 

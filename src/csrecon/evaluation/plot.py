@@ -1,4 +1,4 @@
-"""Figures: images side by side, and curves, drawn with matplotlib without a display."""
+"""Figures: images side by side, and curves, drawn by matplotlib without a display."""
 
 import csv
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ SUFFIXES = (".png", ".pdf", ".svg")
 
 
 def check_suffix(path: Path) -> None:
-    """Raise UsageError unless figures can be written in the format of the suffix."""
+    """Raise UsageError unless the suffix is a format of figures."""
     if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{path}: a figure ends in {', '.join(SUFFIXES)}.")
+        raise UsageError(f"{path}: expected a figure with suffix {', '.join(SUFFIXES)}.")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def side_by_side(
 ) -> None:
     """Write panels in rows of `columns`, in the format of the path's suffix.
 
-    An error panel shows |error|, black 0 to bright at its 99.5 % quantile, with its scale.
+    An error panel shows |error| from black (0) to bright (its 99.5 % quantile), with a scale.
 
     Raises:
         UsageError: another suffix, or the file exists and `overwrite` is false.
@@ -73,7 +73,7 @@ def side_by_side(
 
 @dataclass(frozen=True)
 class Zoom:
-    """A square of an image that is shown enlarged: its first row and column, and its side."""
+    """A square of an image to enlarge: its first row and column, and its side, in pixels."""
 
     top: int
     left: int
@@ -97,7 +97,7 @@ def comparison(
 ) -> None:  # fmt: skip
     """Write images (H, W) in a row, each with its enlarged square, above their |error| maps.
 
-    All maps share one scale: black 0, bright the 99.5 % quantile of the largest error.
+    All maps share one scale: black is 0, bright the largest 99.5 % quantile of the errors.
 
     Raises:
         UsageError: another suffix, or the file exists and `overwrite` is false.
@@ -131,9 +131,9 @@ def comparison(
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a figure: its label, and its points from left to right.
+    """A curve of a figure: its label, and its points from left to right.
 
-    Curves of one family share a colour and differ by their line; `none` shows stars only. Names
+    Curves of one family share a colour and differ in line style; `none` shows stars only. Names
     of the points are shown below the lowest curve.
     """
 

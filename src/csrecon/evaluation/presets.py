@@ -1,7 +1,7 @@
-"""The paper's tables and ablations: which networks run on what, three kinds of figures kept apart.
+"""The paper's tables and ablations: networks, data, and three kinds of results kept apart.
 
-`paper` is what the paper printed; `authors` is the authors' weights, measured here; `csrecon` is
-our weights, measured here. A preset with curves is drawn too: PSNR against the total iterations.
+`paper` are the values of the paper; `authors` are the authors' weights, measured here; `csrecon`
+are our weights, measured here. A preset with curves is also drawn: PSNR against total iterations.
 """
 
 import itertools
@@ -36,12 +36,12 @@ class Line(_Part):
     """A network of a table.
 
     Attributes:
-        label: as the paper calls it.
+        label: name in the paper.
         ipl: iterations per layer.
-        ours, authors: entries of models.yaml; authors None where no weights were released.
-        psnr: the paper's figure at the table's ratio, where no card has it.
-        curve: what the lines of one network at several IPLs are called in a figure.
-        hours, fps: of the paper's training and inference.
+        ours, authors: entries of models.yaml; authors None if no weights were released.
+        psnr: the paper's PSNR in dB at the table's ratio, if no card has it.
+        curve: label in a figure of the lines of one network at several IPLs.
+        hours, fps: training hours and images per second in the paper.
     """
 
     label: str
@@ -55,10 +55,10 @@ class Line(_Part):
 
 
 class Preset(_Part):
-    """A table of the paper, or what one of its figures compares.
+    """A table of the paper, or the comparison of one of its figures.
 
-    In presets.yaml a line with `ipls` stands for one line an IPL, and its `psnr`
-    then says the paper's figure by IPL.
+    In presets.yaml a line with `ipls` stands for one line per IPL, and its `psnr` is then the
+    paper's PSNR by IPL.
     """
 
     title: str
@@ -73,12 +73,12 @@ class Preset(_Part):
 
     @property
     def curves(self) -> bool:
-        """Whether it is drawn."""
+        """Whether it has a figure."""
         return any(line.curve for line in self.lines)
 
     @property
     def timed(self) -> bool:
-        """Whether it is about seconds, which depend on what else a machine does."""
+        """Whether it compares seconds, which depend on the load of the machine."""
         return self.lines[0].fps is not None
 
 
@@ -88,7 +88,7 @@ def _at_every_ipl(line: Any) -> list[Any]:
     fields = {key: value for key, value in line.items() if key not in ("ipls", "psnr")}
     printed, curve = line.get("psnr", {}), line["label"]
     if unknown := printed.keys() - line["ipls"]:
-        raise ValueError(f"{curve}: a figure of the paper for IPL {unknown}, which is not run")
+        raise ValueError(f"{curve}: a value of the paper for IPL {unknown}, which is not run")
     return [
         {
             **fields,
@@ -103,7 +103,7 @@ def _at_every_ipl(line: Any) -> list[Any]:
 
 @dataclass(frozen=True)
 class Result:
-    """One kind of figures of one line: cells by ratio, or why there are none."""
+    """One kind of results of one line: cells by ratio, or the reason why there are none."""
 
     line: Line
     kind: Kind
@@ -122,7 +122,7 @@ def preset(name: str) -> Preset:
     """The preset of a name.
 
     Raises:
-        UsageError: there is none; the nearest one is named.
+        UsageError: an unknown name; the message names the closest one.
     """
     if name not in presets():
         raise UsageError(f"no preset {name!r}: {nearest(name, presets())}")
@@ -130,13 +130,13 @@ def preset(name: str) -> Preset:
 
 
 Runner = Callable[[str, Sequence[float], Sequence[int]], Iterator[Row]]
-"""Measures a model at some ratios and IPLs."""
+"""Runs a model at some ratios and IPLs."""
 
 
 def run(table: Preset, runner: Runner, protocol: Protocol = "paper") -> Iterator[Result]:
-    """Measure a table; yield the results of each line, ours after the authors'.
+    """Run a table; yield the results of each line, ours after the authors'.
 
-    A model whose weights cannot be had gives its reason instead of figures.
+    A model whose weights are unavailable has a reason instead of results.
     """
     for _, group in itertools.groupby(table.lines, lambda line: line.curve or line.label):
         lines = list(group)
@@ -189,7 +189,7 @@ def _pair(psnr: float, ssim: float | None) -> str:
 
 
 def published(line: Line, table: Preset) -> dict[float, tuple[float, float | None]]:
-    """The paper's PSNR and SSIM (None where it gives none) of a line, by ratio."""
+    """The paper's PSNR and SSIM (None if it has none) of a line, by ratio."""
     if line.psnr is not None:
         return {table.ratios[0]: (line.psnr, None)}
     found = {
@@ -200,7 +200,7 @@ def published(line: Line, table: Preset) -> dict[float, tuple[float, float | Non
 
 
 def quality(table: Preset, results: Sequence[Result]) -> Table:
-    """PSNR and SSIM: paper, authors' weights, ours, and ours less the paper."""
+    """PSNR and SSIM: paper, authors' weights, ours, and ours minus the paper."""
     several = ["mean"] if len(table.ratios) > 1 else []
     header = ["network", "figures", *(f"{100 * r:g} %" for r in table.ratios), *several]
     lines: list[list[str]] = []
@@ -243,7 +243,7 @@ def _columns(pairs: dict[float, tuple[float, float | None]], table: Preset) -> l
 
 
 def speed(table: Preset, results: Sequence[Result]) -> Table:
-    """Training hours and images a second: the paper's, and ours here."""
+    """Training hours and images per second: the paper's, and ours here."""
     header = [
         "network", "parameters", "paper: hours", "paper: images/s", "here: s/image",
         "here: images/s",
@@ -267,14 +267,14 @@ def speed(table: Preset, results: Sequence[Result]) -> Table:
 
 
 def table_of(table: Preset, results: Sequence[Result]) -> Table:
-    """The table as it is printed."""
+    """The table for the terminal."""
     return (speed if table.timed else quality)(table, results)
 
 
 def texts(
     table: Preset, results: Sequence[Result], conditions: report.Conditions
 ) -> dict[str, Callable[[], str]]:
-    """What a report of the table is in every format, by suffix."""
+    """The report of the table in every format, by suffix."""
     content = table_of(table, results)
 
     def to_json() -> str:

@@ -1,4 +1,4 @@
-"""Originals beside measurements: which image belongs to which, and how near a result is to it."""
+"""Reference images: which original belongs to a measurement, and the score of a result."""
 
 import math
 from pathlib import Path
@@ -16,19 +16,19 @@ from csrecon.zoo.datasets import list_images
 
 
 def find(reference: Path, stem: str, many: bool) -> Path:
-    """The original of a measurement: `reference`, or the image of the same name in that folder.
+    """The original of a measurement: `reference`, or the image of the same name in a folder.
 
     Args:
         reference: an image, or a folder of them.
-        stem: the name of the measurement's file, without suffix.
+        stem: name of the measurement's file, without suffix.
         many: whether there are several measurements.
 
     Raises:
-        InputError: many measurements and one image, or no image of that name.
+        InputError: several measurements and one image, or no image of that name.
     """
     if not reference.is_dir():
         if many:
-            raise InputError(f"--ref {reference}: many measurements need a folder of originals.")
+            raise InputError(f"--ref {reference}: several measurements need a folder of originals.")
         return reference
     named = [path for path in list_images(reference) if path.stem == stem]
     if not named:
@@ -60,12 +60,12 @@ def score(
     original: NDArray[np.float32],
     observed: NDArray[np.bool_] | None = None,
 ) -> dict[str, float]:
-    """PSNR in dB and SSIM by the papers' protocol; of a masked image the PSNR of what is observed.
+    """PSNR in dB and SSIM by the papers' protocol; for a masked image the PSNR of observed pixels.
 
     Args:
-        pixels: the result, (H, W), (H, W, 3), or complex (H, W), whose magnitude counts.
+        pixels: the result, (H, W), (H, W, 3), or complex (H, W), whose magnitude is scored.
         original: real, of the same shape.
-        observed: (H, W), which pixels count; None for all.
+        observed: mask (H, W) of the pixels that are scored; None for all.
     """
     shown = np.abs(pixels) if np.iscomplexobj(pixels) else pixels
     if observed is None:

@@ -26,12 +26,12 @@ SUFFIXES = (".csv", ".json", ".md", ".tex")
 
 @dataclass(frozen=True)
 class Conditions:
-    """What the figures of a benchmark depend on besides the models and the images."""
+    """The conditions of a benchmark besides the models and the images."""
 
     plan: Plan
 
     def facts(self) -> dict[str, Any]:
-        """Everything worth keeping beside the figures."""
+        """All conditions, for JSON."""
         return {
             "dataset": self.plan.dataset,
             "protocol": self.plan.protocol,
@@ -49,7 +49,7 @@ class Conditions:
         }
 
     def _kinds(self) -> str:
-        """Kinds and blocks in words."""
+        """Kinds of Φ or operator, and blocks, as text."""
         texts = []
         for kind in self.plan.kinds:
             if kind not in KINDS:
@@ -94,15 +94,15 @@ def _series(cells: Sequence[Cell]) -> list[list[Cell]]:
 
 
 def _names(group: Sequence[Cell], conditioned: bool) -> list[str]:
-    """Model, IPL and, where there are several, the condition."""
+    """Model, IPL and, if there are several, the condition."""
     first = group[0]
     return [Path(first.model).name, first.ipl, *([first.condition or "paper"] * conditioned)]
 
 
 def table(cells: Sequence[Cell]) -> Table:
-    """A table as papers print them: a line per model and IPL, a column per ratio.
+    """A table as in papers: a line per model and IPL, a column per ratio.
 
-    The paper's line follows where it has figures; measured and published are never mixed.
+    A line with the paper's results follows if there are any; the two are never mixed.
     """
     conditioned = any(cell.condition for cell in cells)
     ratios = [f"{cell.ratio:g}" for cell in _series(cells)[0]]
@@ -152,7 +152,7 @@ def to_markdown(table: Table, conditions: Conditions) -> str:
 
 
 def to_csv(cells: Sequence[Cell]) -> str:
-    """One line a cell, every field."""
+    """One line per cell, with every field."""
     records = [_record(cell) for cell in cells]
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(records[0]), lineterminator="\n")
@@ -176,7 +176,7 @@ def to_json(cells: Sequence[Cell], rows: Sequence[Row], conditions: Conditions) 
 
 
 def _record(cell: Cell) -> dict[str, Any]:
-    """The fields of a cell, flat; the paper's are None where it has none."""
+    """The fields of a cell, flat; the paper's are None if it has none."""
     record = asdict(cell)
     score, paper = record.pop("score"), record.pop("paper") or {"psnr": None, "ssim": None}
     score, paper = (
@@ -186,12 +186,12 @@ def _record(cell: Cell) -> dict[str, Any]:
 
 
 def is_folder(output: Path) -> bool:
-    """Whether an output that a user named is a folder, there or yet to be made."""
+    """Whether an output names a folder, existing or not."""
     return output.is_dir() or not output.suffix
 
 
 def targets(outputs: Sequence[Path], overwrite: bool, stem: str = "bench") -> list[Path]:
-    """The files that `-o` asks for; a name without suffix is a folder that gets one of each.
+    """The files of `-o`; a name without suffix is a folder for one report in each format.
 
     Raises:
         UsageError: another suffix, or a file that exists.
@@ -207,7 +207,7 @@ def targets(outputs: Sequence[Path], overwrite: bool, stem: str = "bench") -> li
     paths = list(dict.fromkeys(paths))
     if paths:
         with files.new_files(*paths, overwrite=overwrite, publish=False):
-            pass  # a folder that cannot be written is found before the work
+            pass  # a folder that cannot be written fails before any work
     return paths
 
 
@@ -231,7 +231,7 @@ def write(
 def texts(
     cells: Sequence[Cell], rows: Sequence[Row], conditions: Conditions
 ) -> dict[str, Callable[[], str]]:
-    """What a report of these cells is in every format, by suffix."""
+    """The report of these cells in every format, by suffix."""
     return {
         ".csv": lambda: to_csv(cells),
         ".md": lambda: to_markdown(table(cells), conditions),

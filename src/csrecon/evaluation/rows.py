@@ -1,6 +1,6 @@
-"""What a benchmark gives: a row is one image, a cell the mean over the images of a set.
+"""Results of a benchmark: a row is one image, a cell the mean over the images of a set.
 
-A cell stands beside what the paper printed for it, if it did.
+A cell also holds the paper's result under the same conditions, if there is one.
 """
 
 import statistics
@@ -20,9 +20,10 @@ PAPER_CONDITION = ("gaussian", None, 0.0)
 class Row:
     """One image reconstructed once. PSNR in dB, seconds of wall time, memory in bytes.
 
-    `ratio` is what was asked; `m` the measurements per block, or per image without blocks. `kind`,
-    `block` (None for the kind's own) and `noise_sigma` say how it was measured. `peak_memory` is
-    the device's peak during the reconstruction (CUDA), else the peak of the process so far.
+    `ratio` is the requested one; `m` the measurements per block, or per image without blocks.
+    `kind` is the kind of Φ or operator, `block` the side of a block (None for its default) and
+    `noise_sigma` the noise on y. `peak_memory` is the device's peak during the reconstruction
+    (CUDA), else the peak of the process so far.
     """
 
     model: str
@@ -44,7 +45,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Cell:
-    """Means over the images of a set and the Φ, and the paper's figures for the same cell or None.
+    """Means over the images of a set and over Φ, and the paper's result for the cell or None.
 
     `spread` is the standard deviation over the seeds of Φ of the mean PSNR over the images, in
     dB; None for one seed.
@@ -67,7 +68,7 @@ class Cell:
 
     @property
     def condition(self) -> str:
-        """How it was measured, where that is not the papers' way: `hadamard 64, σ 0.02`."""
+        """The conditions, if they are not those of the papers: `hadamard 64, σ 0.02`."""
         way = "" if self.kind == "gaussian" else self.kind
         way += f" {self.block}" if self.block else ""
         noise = f"σ {self.noise_sigma:g}" if self.noise_sigma else ""
@@ -75,7 +76,7 @@ class Cell:
 
 
 def summarize(rows: Sequence[Row], protocol: Protocol | None = "paper") -> list[Cell]:
-    """The cells of some rows, in their order; the paper's figures only of that protocol."""
+    """The cells of some rows, in their order; the paper's results only for that protocol."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         condition = row.kind, row.block, row.noise_sigma

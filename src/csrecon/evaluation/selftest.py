@@ -1,6 +1,6 @@
-"""A reconstruction whose every stage is compared with values stored in the package.
+"""Self-test: every stage of a reconstruction is compared with values stored in the package.
 
-The image is a formula, so the stored file holds only what was computed from it.
+The image is computed by a formula, so the file stores only the results.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ IPL = 4
 
 @dataclass(frozen=True)
 class Check:
-    """A stage, the largest absolute difference from the stored values, and what is allowed."""
+    """A stage, the largest absolute difference from the stored values, and the tolerance."""
 
     stage: str
     difference: float
@@ -35,7 +35,7 @@ class Check:
 
     @property
     def ok(self) -> bool:
-        """Whether the difference is allowed; NaN is not."""
+        """Whether the difference is within the tolerance; NaN is not."""
         return self.difference <= self.allowed
 
 
@@ -47,7 +47,7 @@ def scene() -> NDArray[np.float32]:
 
 
 def compute(device: torch.device, model: str | Path = MODEL) -> dict[str, NDArray[np.float32]]:
-    """Φ's fingerprint, y, and the reconstruction, by the names they are stored under."""
+    """Φ's fingerprint, y, and the reconstruction, by their names in the file."""
     m = sampling.sample(images.from_array(scene()), SamplingOptions(ratio=RATIO))
     network = execution.at_ipl(zoo.load(model, RATIO), IPL)
     setup = execution.choose(device, "fp32")

@@ -10,13 +10,13 @@ _SYMBOLS = {"×": r"$\times$", "−": "$-$", "±": r"$\pm$", "σ": r"$\sigma$", 
 
 
 def line(cells: Sequence[str]) -> str:
-    """A line of a Markdown table, for tables that grow while they are measured."""
+    """A line of a Markdown table, for tables that are printed line by line."""
     return f"| {' | '.join(cells)} |"
 
 
 @dataclass(frozen=True)
 class Table:
-    """A header and lines of texts; the first `left` columns are words, the others figures."""
+    """A header and lines of texts; the first `left` columns are left-aligned, the others right."""
 
     header: Sequence[str]
     lines: Sequence[Sequence[str]]

@@ -96,9 +96,7 @@ def read(path: Path) -> Arrays:
     """
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise InputError(
-            f"{path}: not a known array format; expected one of {', '.join(READERS)}."
-        )
+        raise InputError(f"{path}: not a known array format; expected one of {', '.join(READERS)}.")
     require_file(path)
     found = reader(path)
     if not numbers(found):

@@ -39,7 +39,7 @@ _AT_ONCE = 8
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
 Watcher = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
-"""Shows a download: (label, total if known) -> context of a function called with every increment."""
+"""Shows a download: (label, total if known) -> context of a function that takes increments."""
 watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
 
 
@@ -169,8 +169,8 @@ def _download(remote: Remote, target: Path) -> None:
                 if wrong is not None:
                     aside = _quarantine(temporary, target)
                     raise ModelError(
-                        f"{remote.url}: {wrong}. It is not used and was moved to {aside}. Try again "
-                        "later, and report it if the server keeps sending it."
+                        f"{remote.url}: {wrong}. It is not used and was moved to {aside}. Try "
+                        "again later, and report it if the server keeps sending it."
                     )
             return
         except _AgainError as error:

@@ -74,7 +74,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """What a stack of planes means: its colour space, and the bit depth of the source."""
+    """The format of a stack of planes: its colour space, and the bit depth of the source."""
 
     color: Color = "gray"
     bit_depth: BitDepth = 8

@@ -1,1 +1,1 @@
-"""What turns a measurement into an image: unfolding networks and classical solvers."""
+"""Reconstructors, from a measurement to an image: unfolding networks and classical solvers."""

@@ -1,6 +1,7 @@
-"""What every reconstructor is: a generator of iterates x¹, x², … from a measurement.
+"""The interface of reconstructors: a generator of iterates x¹, x², … from a measurement.
 
-The last iterate is the result; training takes penalties too, plots and progress bars take all.
+The last iterate is the result. Training also uses the penalties; plots and progress bars use all
+iterates.
 """
 
 from collections import deque
@@ -19,7 +20,7 @@ class State:
 
     Attributes:
         image: (B, C, H, W).
-        features: (B, F, H/s, W/s) of a block with stride s; None for blocks that carry none.
+        features: (B, F, H/s, W/s) of a block with stride s; None for blocks without features.
     """
 
     image: Tensor
@@ -30,7 +31,7 @@ class State:
         return State(f(self.image), None if self.features is None else f(self.features))
 
     def relaxed(self, proposed: "State") -> "State":
-        """The mean of this state and a proposed one."""
+        """Relaxation: the mean of this state and a proposed one."""
         if self.features is None or proposed.features is None:
             return State((self.image + proposed.image) / 2, proposed.features)
         return State((self.image + proposed.image) / 2, (self.features + proposed.features) / 2)
@@ -44,7 +45,7 @@ class Step:
         image: (B, C, H, W), not clipped.
         penalty: scalar that training may add to its loss.
         index, total: this is the index-th iterate, from 1, of `total`.
-        parts: images that add up to this one, by name, where a method separates them.
+        parts: images that add up to this one, by name, if a method separates them.
     """
 
     image: Tensor
@@ -55,7 +56,7 @@ class Step:
 
 
 class Reconstructor(Protocol):
-    """What turns a measurement into an image: an unfolding network or a classical solver."""
+    """Maps a measurement to an image: an unfolding network or a classical solver."""
 
     def steps(self, m: Measurement) -> Iterator[Step]:
         """Every iterate, in order; the last is the result."""
@@ -65,5 +66,5 @@ class Reconstructor(Protocol):
 
 
 def last(iterates: Iterator[Step]) -> Step:
-    """The final iterate; the others are freed as they come."""
+    """The final iterate; earlier ones are freed."""
     return deque(iterates, maxlen=1).pop()

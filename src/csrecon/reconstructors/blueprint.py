@@ -1,6 +1,6 @@
 """Blueprints: everything about a network but its weights.
 
-A blueprint stands on the card of a model and, as JSON, in the metadata of every weights file that
+A blueprint is part of a model's card and, as JSON, of the metadata of every weights file that
 csrecon writes. Version 1, which had one list of arguments for all parts, is still read.
 """
 
@@ -40,7 +40,7 @@ class BlockPart(Part):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options of the block, its features included."""
+        """The options of the block, including its features."""
         return {"features": self.features, **super().options}
 
 
@@ -72,13 +72,13 @@ class Blueprint(BaseModel):
         return self
 
     def build(self) -> Unfolding:
-        """Build the network with fresh weights.
+        """Build the network with initial weights.
 
         Raises:
             ModelError: an unknown part, or options that it does not take.
         """
         if self.block.name not in BLOCKS:
-            build(BLOCKS, "architecture", self.block.name, {})  # says which there are
+            build(BLOCKS, "architecture", self.block.name, {})  # raises, with the known names
         options = self.modulation.options
         shaped = {"features": self.block.features, "sites": BLOCKS[self.block.name].sites}
         for option in options.keys() & shaped.keys():
@@ -100,7 +100,7 @@ class Blueprint(BaseModel):
 
 
 def upgraded(given: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a version 1 blueprint, and whatever stands beside them, as version 2."""
+    """The fields of a version 1 blueprint, and any fields beside them, as version 2."""
     rest = dict(given)
     architecture = str(rest.pop("architecture"))
     arguments = rest.pop("arguments", None) or {}

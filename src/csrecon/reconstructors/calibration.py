@@ -1,23 +1,23 @@
-"""The gain and the offset of a camera, estimated from what it measured of an unknown scene.
+"""Estimate of the gain and the offset of a camera from its measurements of an unknown scene.
 
-Block b gives y_b = g Φ x_b + o 1 + noise. Its pixels are taken for a level of their own and
-deviations with the spectrum of natural images: y_b ~ N(l_b Φ1 + o 1, s_b (K + ν_b I)) with
-K = Φ C Φᵀ, where C is diagonal in the DCT and falls as 1/f³ (power). Of a few ν_b the likeliest
-is taken. Generalised least squares then gives an o from every block and its standard error: rows
-that smooth scenes explain count little, and a dark block counts much. Their mean, weighted by
-1/variance with Huber's bound against outliers, is the offset; √(s_b ν_b) of the median block is
-the noise on a value.
+Block b gives y_b = g Φ x_b + o 1 + noise. Its pixels are modelled as a level l_b plus deviations
+with the spectrum of natural images: y_b ~ N(l_b Φ1 + o 1, s_b (K + ν_b I)) with K = Φ C Φᵀ, where
+C is diagonal in the DCT and falls as 1/f³ (power). ν_b is the value of maximum likelihood among a
+few. Generalised least squares then gives an estimate of o per block and its standard error: rows
+that smooth scenes explain have little weight, and dark blocks have much. The offset is the mean of
+these estimates, weighted by 1/variance and with Huber's weights against outliers; √(s_b ν_b) of
+the median block is the noise on a value.
 
-The gain is a convention, because no scale of x can be known: reconstructed with it, the image has
-its bright end at 0.97. The bright end t is where mean(max(0, x - t)²) = (0.001 t)², so that what
-lies above is 60 dB below it. The image is reconstructed at a gain, the gain multiplied by
-t / 0.97, and so on until it settles within 1 %.
+The gain is a convention, because the scale of x cannot be known: the image reconstructed with it
+has its bright end at 0.97. The bright end t satisfies mean(max(0, x - t)²) = (0.001 t)², so that
+the power above it is 60 dB lower. The image is reconstructed with a gain, the gain is multiplied
+by t / 0.97, and this is repeated until it changes by less than 1 %.
 
-How sure the gain is: the bright end is found four times more, each time without every fourth row
-of Φ. Their spread as in the jackknife (√3 times the standard deviation), their bias, what the
-errors of the offset, the noise and the lack of rows do to the image, and the last step add up in
-squares. Half of that error is added to the gain, because too dark an image costs less than a
-clipped one.
+Standard error of the gain: the bright end is computed four more times, each time without every
+fourth row of Φ. The error is the root of the sum of squares of: the jackknife spread of these
+(√3 times the standard deviation), their bias, the effects of the offset's error, of the noise and
+of few rows on the image, and the last step. Half of the error is added to the gain, because too
+dark an image costs less than a clipped one.
 
 Sources: Aitken, Proc. R. Soc. Edinburgh 1935 (generalised least squares); Huber, Ann. Math. Stat.
 1964; Tukey, Ann. Math. Stat. 1958 (jackknife).
@@ -47,28 +47,29 @@ Reconstruct = Callable[[Measurement], Tensor]
 _Array = NDArray[np.float64]
 
 BRIGHT = 0.97
-"""Where the bright end of an image is put: networks fail where an image exceeds [0, 1]."""
+"""Target of the bright end of an image: networks fail where an image exceeds [0, 1]."""
 
 LARGEST_ERROR = 0.5
-"""Relative standard error of the gain from which on no estimate is given."""
+"""Largest relative standard error of a gain that is returned."""
 
 _CLIPPED = 0.001  # root of the power above the bright end, relative to it
 _SETTLED, _ROUNDS = 0.01, 8
-_FREE = 3  # rounds after which steps are halved, in case they swing
+_FREE = 3  # rounds after which the square root of a step is taken, in case the gain oscillates
 _PARTS = 4
-# Found in simulations: what noise, and what few rows, do to the bright end of a rough image.
+# From simulations: the effects of noise and of few rows on the bright end of a rough image.
 _UNSMOOTHED, _FEW = 0.75, 0.04
-_LEAN = 0.5  # standard errors towards a dark image, which costs less than a clipped one
-_FITTED = 2048  # blocks that the offset is taken from
-_RECONSTRUCTED = 160  # blocks, those with most energy
+_LEAN = 0.5  # standard errors added to the gain: a dark image costs less than a clipped one
+_FITTED = 2048  # blocks that the offset is fitted to
+_RECONSTRUCTED = 160  # blocks: those with the largest energy
+_WHOLE = 400  # blocks up to which an image is reconstructed whole
 _SMOOTH = 0.006  # λ without noise; smaller ones overshoot where there are few measurements
 _NOISES = (1e-6, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 100.0)  # ν, relative to the mean variance in K
-_FEWEST = 6  # rows of Φ: three quarters of them tell offset, level and their misfit
-_TELLING = 1e-3  # relative spread of the sums of Φ's rows that tells an offset from a level
-_BALANCED = 1e-6  # relative sum of a row that is 0 but for rounding
+_FEWEST = 6  # rows of Φ: three quarters of them must determine offset, level and residual
+_TELLING = 1e-3  # least relative spread of Φ's row sums that separates offset and level
+_BALANCED = 1e-6  # relative row sum that counts as 0
 _SIGNIFICANT = 3.0  # standard errors by which the level must differ from 0
-_SUREST = 0.1  # share of the blocks that count as much as the surest
-_FAR = 2.0  # standard errors from which on a block counts less
+_SUREST = 0.1  # quantile of the blocks' variances that is their lower bound
+_FAR = 2.0  # Huber's threshold in standard errors
 _ROUNDING, _EXACT = 1e-7, 1e-5  # relative: of a float32, and of Φx computed in float32
 _TINY = 1e-200
 _HELP = (
@@ -78,13 +79,13 @@ _HELP = (
 
 
 def rough_image(m: Measurement) -> Tensor:
-    """The images (B, 1, H, W) that a gain is estimated on: few steps, smoothed as noise needs."""
+    """Images (B, 1, H, W) to estimate a gain on: few TV iterations, with λ at least the noise σ."""
     weight = max(_SMOOTH, m.noise)
     return TotalVariation(iterations=40, first=max(0.1, weight), last=weight)(m)
 
 
 def bright_end(x: _Array, pixels: int) -> float:
-    """The t with mean(max(0, x - t)²) = (0.001 t)² over so many pixels, those not in x dark."""
+    """The t with mean(max(0, x - t)²) = (0.001 t)² over `pixels` pixels; others than x are dark."""
     low, high = 0.0, float(x.max(initial=0.0))
     for _ in range(30):
         t = (low + high) / 2
@@ -99,44 +100,47 @@ def estimate(
     offset: float | None,
     reconstruct: Reconstruct = rough_image,
 ) -> Calibration:
-    """The gain and the offset of values gain · Φx + offset of a scene x in [0, 1].
+    """Estimate gain and offset of values gain · Φx + offset, for a scene x in [0, 1].
 
     Args:
-        y: float32 (1, gh, gw, m), as the camera gave them; blocks not measured are ignored, and
-            so are blocks of zeros.
-        operator: what measured.
+        y: float32 (1, gh, gw, m), as the camera gave them; masked blocks and blocks of zeros are
+            ignored, except that zeros with an estimated offset near 0 mean an offset of 0.
+        operator: the block operator.
         offset: of the camera, if known.
-        reconstruct: makes images of measurements at unit scale, with orthonormal rows.
+        reconstruct: maps measurements at unit scale, with orthonormal rows, to images.
 
     Returns:
-        Gain and offset; the gain's relative standard error against the one that puts the bright
-        end of the true image at 0.97 (the gain given is half of it above); and the offset's
-        standard error in units of the values, 0 where it was given.
+        Gain and offset; the gain's relative standard error about the gain that puts the bright end
+        of the true image at 0.97 (half of it is added to the gain); and the offset's standard error
+        in units of the values, 0 for a given offset.
 
     Raises:
-        InputError: values that are zero, a Φ that cannot tell an offset from a level, or gain and
-            offset that the values leave too unsure.
+        InputError: values that are zero, a Φ that cannot separate an offset from a level, or a
+            gain or offset that is too uncertain.
     """
     values = y[0].flatten(0, 1).double().numpy()
-    kept = values.any(axis=1)
+    present = np.ones(len(values), bool)
     if operator.present is not None:
-        kept &= operator.present.flatten().cpu().numpy() > 0
+        present = operator.present.flatten().cpu().numpy() > 0
+    kept = present & values.any(axis=1)
+    empty = bool((present & ~kept).any())
     values = values[kept]
     phi = operator.rows.matrix().double().cpu().numpy()
     _check(values, phi, offset)
     blocks = values[np.linspace(0, len(values) - 1, min(len(values), _FITTED)).round().astype(int)]
     k = _covariance(phi, operator.block)
     fit = _fitted(blocks, phi, k, offset)
+    if offset is None and empty and abs(fit.offset) <= _SIGNIFICANT * fit.error:
+        offset = 0.0  # the blocks of zeros are dark, and say so exactly
+        fit = _fitted(blocks, phi, k, offset)
     level = float(fit.levels.mean())
     if not abs(level) > _SIGNIFICANT * fit.level_error:
         raise InputError(
-            f"--gain auto: beside an offset of {fit.offset:.4g} the values hold a mean signal of "
+            f"--gain auto: beside an offset of {fit.offset:.4g} the values have a mean signal of "
             f"{level:.2g} ± {fit.level_error:.2g} times Φ1; expected one clearly above or below "
             f"0. The scene is dark, or lost in noise or in the offset. {_HELP}"
         )
-    order = np.argsort(-np.square(values - fit.offset).sum(axis=1), kind="stable")
-    brightest = values[order[:_RECONSTRUCTED]]
-    imaging = _Imaging(brightest, fit.noise, operator.block, len(values), reconstruct)
+    imaging = _Imaging(*_imaged(y, operator, kept, fit.offset), fit.noise, len(values), reconstruct)
     sign = math.copysign(1.0, level)
     gain = sign * max(abs(level), float(np.quantile(sign * fit.levels, 0.99)))
     for index in range(_ROUNDS):
@@ -164,7 +168,7 @@ def estimate(
     if not error <= LARGEST_ERROR:
         raise InputError(
             f"--gain auto: the values give a gain of {gain:.4g} ± {100 * error:.0f} % and an "
-            f"offset of {fit.offset:.4g} ± {fit.error:.2g}; expected a gain that is sure within "
+            f"offset of {fit.offset:.4g} ± {fit.error:.2g}; expected a gain known within "
             f"{100 * LARGEST_ERROR:.0f} %. {_HELP}"
         )
     log.info("gain %.6g ± %.2g %%, offset %.6g ± %.2g", gain, 100 * error, fit.offset, fit.error)
@@ -172,7 +176,7 @@ def estimate(
 
 
 def _check(values: _Array, phi: _Array, offset: float | None) -> None:
-    """Refuse values (blocks, m) and a Φ that tell nothing, whatever the scene."""
+    """Refuse values (blocks, m) and a Φ that cannot determine gain and offset of any scene."""
     sums = phi.sum(axis=1)
     largest = float(np.abs(sums).max())
     if not len(values):
@@ -186,36 +190,64 @@ def _check(values: _Array, phi: _Array, offset: float | None) -> None:
         )
     if largest <= _BALANCED * float(np.abs(phi).sum(axis=1).max()):
         raise InputError(
-            "--gain auto: all rows of Φ sum to 0, so that no value tells how bright the scene is; "
-            "expected rows of other sums. Give a number for --gain."
+            "--gain auto: all rows of Φ sum to 0, so the values do not depend on the mean "
+            "brightness of the scene; expected other row sums. Give a number for --gain."
         )
     if offset is None and float(np.std(sums)) < _TELLING * largest:
         raise InputError(
-            "--gain auto cannot tell the offset here: every row of Φ sums to about the same, so "
-            f"that an offset looks like light; expected rows of several sums. {_HELP}"
+            "--gain auto cannot tell the offset here: all rows of Φ have about the same sum, so "
+            f"an offset looks like light; expected different row sums. {_HELP}"
         )
+
+
+def _imaged(
+    y: Tensor, operator: BlockOperator, kept: NDArray[np.bool_], offset: float
+) -> tuple[_Array, BlockOperator]:
+    """What is reconstructed: a small image whole; of a large one the brightest blocks, separately.
+
+    Returns:
+        Values (B, gh, gw, m), and the operator of images with such values.
+    """
+    grid, m = operator.grid, operator.m
+    values = y[0].double().numpy()
+    if kept.size <= _WHOLE:
+        present = torch.from_numpy(kept.reshape(grid).astype(np.float32))
+        whole = BlockOperator(
+            operator.phi, operator.image_shape, operator.block, operator.rows, present
+        )
+        return values[None], whole
+    known = values.reshape(-1, m)[kept]
+    order = np.argsort(-np.square(known - offset).sum(axis=1), kind="stable")
+    single = BlockOperator(operator.phi, operator.block, operator.block, operator.rows)
+    return known[order[:_RECONSTRUCTED]][:, None, None], single
 
 
 @dataclass(frozen=True)
 class _Imaging:
-    """The brightest of so many blocks (blocks, m), as images of their own."""
+    """Values (B, gh, gw, m) to reconstruct at a gain, out of `blocks` blocks in total."""
 
-    brightest: _Array
+    values: _Array
+    operator: BlockOperator
     noise: float
-    block: tuple[int, int]
     blocks: int
     reconstruct: Reconstruct
 
     def step(
         self, gain: float, offset: float, phi: _Array, rows: NDArray[np.int64] | None = None
     ) -> float:
-        """By what to multiply a gain so that the image, of some rows only, ends at 0.97."""
-        y = self.brightest if rows is None else self.brightest[:, rows]
+        """The factor on a gain that puts the bright end at 0.97, with some rows of Φ or all."""
+        y = self.values if rows is None else self.values[..., rows]
         matrix = phi if rows is None else phi[rows]
+        whole = self.operator
         operator = BlockOperator(
-            Phi.given(np.ascontiguousarray(matrix, dtype=np.float32)), self.block, self.block
+            Phi.given(np.ascontiguousarray(matrix, dtype=np.float32)),
+            whole.image_shape,
+            whole.block,
+            None,
+            whole.present,
         )
-        m = Measurement.of(operator, torch.from_numpy((y[:, None, None] - offset) / gain).float())
+        unit = torch.from_numpy((y - offset) / gain).float()
+        m = Measurement.of(operator, operator.masked(unit))
         with torch.inference_mode():
             x = self.reconstruct(replace(m, noise=self.noise / abs(gain)).normalized())
         end = bright_end(x.double().numpy(), self.blocks * operator.n)
@@ -228,7 +260,7 @@ class _Imaging:
 
 
 def _covariance(phi: _Array, block: tuple[int, int]) -> _Array:
-    """K = Φ C Φᵀ (m, m) of natural images without their level, with a mean variance of 1."""
+    """K = Φ C Φᵀ (m, m) of natural images without their level, scaled to a mean variance of 1."""
     down, across = (_cosines(size) for size in block)
     frequency = np.hypot.outer(*(np.arange(size) / size for size in block))
     frequency[0, 0] = np.inf
@@ -239,7 +271,7 @@ def _covariance(phi: _Array, block: tuple[int, int]) -> _Array:
 
 
 def _cosines(size: int) -> _Array:
-    """The orthonormal DCT-II of so many points."""
+    """The orthonormal DCT-II matrix (size, size)."""
     frequency, point = np.mgrid[:size, :size]
     basis: _Array = np.cos(np.pi * frequency * (point + 0.5) / size) * np.sqrt(2 / size)
     basis[0] /= np.sqrt(2)
@@ -258,7 +290,7 @@ class _Fit:
 
 
 def _fitted(y: _Array, phi: _Array, k: _Array, known: float | None) -> _Fit:
-    """The offset, if not known, and the levels of blocks y (blocks, m)."""
+    """Fit the levels of blocks y (blocks, m), and their offset if it is not known."""
     m = len(phi)
     variance, basis = np.linalg.eigh(k)
     flat = phi.sum(axis=1)

@@ -1,6 +1,7 @@
-"""Modulation: gains α of an iteration, conditioned on the measurement and the place.
+"""Modulation: gains α of an iteration, conditioned on measurement and place in the recursion.
 
-A modulation never sees the image. Its gains multiply features of a block, at one or more sites.
+A modulation does not depend on the image. Its gains multiply features of a block at one or more
+sites.
 
 Source: C (You et al. 2021), section III-C; R (Alhejaili et al. 2023), section 3.2.
 """
@@ -15,12 +16,11 @@ from torch import Tensor, nn
 from csrecon.reconstructors.schedule import Count, Visit
 from csrecon.sensing.measurement import Condition
 
-
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Modulation(nn.Module, ABC):
-    """Makes the gains α of an iteration, (sites, features): one row a place in the block."""
+    """Makes the gains α of an iteration, (sites, features): one row per site in the block."""
 
     @abstractmethod
     def forward(self, condition: Condition, visit: Visit) -> Tensor:
@@ -42,7 +42,7 @@ class NoModulation(Modulation):
 
 
 class RatioGain(Modulation):
-    """COAST's modulation: Linear(1 → features) of the ratio m/n, one unit for every block.
+    """COAST's modulation: Linear(1 → features) of the ratio m/n, shared by all blocks.
 
     Source: C, section III-C.
     """
@@ -68,11 +68,11 @@ class RFMU(Modulation):
     Args:
         features: gains per site.
         max_steps: R_max, layers × IPL that the network is trained for.
-        sites: places in a block with a unit of their own.
-        level_scale: what the ratio is multiplied by (2 for ratios up to 1/2), or None.
-        noise_scale: what the standard deviation of the noise on y is multiplied by, the product
-            at most 1, or None.
-        initial: the gains that training begins near; None for PyTorch's initial values.
+        sites: places in a block, each with its own unit.
+        level_scale: factor on the ratio (2 for ratios up to 1/2), or None.
+        noise_scale: factor on the standard deviation of the noise on y, the product clamped to 1;
+            or None.
+        initial: approximate initial gains; None for PyTorch's initialization.
 
     Source: R, section 3.2.
     """
@@ -106,7 +106,7 @@ class RFMU(Modulation):
         if self.level_scale is not None:
             z.insert(0, self.level_scale * condition.ratio)
         if self.noise_scale is not None:
-            z.append(min(1.0, self.noise_scale * condition.noise))  # no more than in training
+            z.append(min(1.0, self.noise_scale * condition.noise))  # clamped to the trained range
         inputs = next(self.parameters()).new_tensor(z)
         return torch.stack([unit(inputs) for unit in self.units])
 
@@ -116,4 +116,4 @@ MODULATIONS: dict[str, type[Modulation]] = {
     "ratio": RatioGain,
     "rfmu": RFMU,
 }
-"""Name -> modulation; every one takes (features, sites) and options of its own."""
+"""Name -> modulation; each takes (features, sites) and its own options."""

@@ -1,7 +1,7 @@
-"""Options of a part that is chosen by name, checked against its signature.
+"""Parts that are chosen by name, with options checked against their signature.
 
 Networks, modulations, starts and solvers are chosen by a name and options, in a weights file, in
-models.yaml or on the command line; the signature of what they build says which options there are.
+models.yaml or on the command line. The signature of the class or function defines the options.
 """
 
 import inspect
@@ -25,16 +25,16 @@ def options_of(build: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 def build(
     registry: Mapping[str, Callable[..., Built]], what: str, name: str, options: Mapping[str, Any]
 ) -> Built:
-    """Build the part of a name with its options; texts are converted to the type they stand for.
+    """Build a part by name with its options; texts are converted to the annotated types.
 
     Args:
         registry: name -> class or function.
-        what: to call the parts in messages, such as `solver`.
+        what: the kind of part in messages, such as `solver`.
         name: of the part.
         options: by name.
 
     Raises:
-        ModelError: an unknown name, an option that the part does not take, or a value that is none.
+        ModelError: an unknown name, an option that the part does not take, or an invalid value.
     """
     if name not in registry:
         raise ModelError(f"unknown {what} {name!r}: {nearest(name, registry)}")

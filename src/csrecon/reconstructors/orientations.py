@@ -1,4 +1,4 @@
-"""The eight orientations of a square: quarter turns, and quarter turns of the mirror image."""
+"""The eight orientations of a square: rotations by 90° of the image and of its mirror image."""
 
 import torch
 from torch import Tensor
@@ -7,10 +7,10 @@ COUNT = 8
 
 
 def oriented(image: Tensor, orientation: int) -> Tensor:
-    """Images (…, H, W) in an orientation 0..7: mirrored from 4 on, then turned.
+    """Images (…, H, W) in an orientation 0..7: mirrored from 4 on, then rotated.
 
-    An odd orientation exchanges height and width; 0 is the image as it is. Also turns the kernels
-    of a convolution, which then does to an oriented image what it did to the image.
+    An odd orientation exchanges height and width; 0 is the identity. Applied to the kernels of a
+    convolution, it makes the convolution commute with the orientation of the image.
     """
     mirrored = image.flip(-1) if orientation >= COUNT // 2 else image
     return torch.rot90(mirrored, orientation % 4, (-2, -1)) if orientation % 4 else mirrored

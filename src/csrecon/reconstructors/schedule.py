@@ -17,7 +17,7 @@ from csrecon.errors import UsageError
 
 Order = Literal["layers", "looped"]
 Count = Annotated[int, Field(ge=1, le=1024)]
-"""A number of channels, steps or iterations, also where a file's metadata gives it."""
+"""A number of channels, steps or iterations, bounded because metadata of a file may give it."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Visit:
 class Schedule:
     """How often each layer is applied, and in which order the layers are visited.
 
-    `layers` visits 0,0,0,1,1,1,… as the paper does; `looped` visits the whole stack again and
-    again, 0,1,0,1,…, so that IPL k is a prefix of IPL k+1.
+    `layers` visits 0,0,0,1,1,1,… as the paper does; `looped` visits the whole stack repeatedly,
+    0,1,0,1,…, so that IPL k is a prefix of IPL k+1.
     """
 
     counts: tuple[int, ...]
@@ -59,7 +59,7 @@ class Schedule:
             )
 
     def with_ipl(self, ipl: int | Sequence[int]) -> "Schedule":
-        """The same layers and order with other counts: one IPL for all, or one a layer.
+        """The same layers and order with other counts: one IPL for all layers, or one per layer.
 
         Raises:
             UsageError: a count below 1, or another number of counts than layers.
@@ -86,8 +86,8 @@ class Schedule:
         """Every iteration with what the modulation is conditioned on.
 
         Counts beyond `trained_ipl` are conditioned on the schedule clamped to it: the j-th
-        iteration of a layer takes the values of its min(j, trained_ipl)-th there, so that they
-        stay, layer by layer, inside those that the layer was trained with.
+        iteration of a layer takes the values of its min(j, trained_ipl)-th, so that every layer
+        stays within the values it was trained with.
         """
         clamped = Schedule(tuple(min(c, trained_ipl) for c in self.counts), self.order)
         trained: dict[tuple[int, int], int] = {}

@@ -1,4 +1,4 @@
-"""Where the recursion begins: x⁰ and the gradient of the data term there, from a measurement."""
+"""Initial estimates: x⁰ from a measurement, and the gradient of the data-fidelity term at x⁰."""
 
 from typing import Annotated
 
@@ -16,20 +16,20 @@ _Side = Annotated[int, Field(ge=1, le=2**14)]
 class AdjointStart(nn.Module):
     """x⁰ = Aᵀ y (R, eq. 3).
 
-    Where the operator is tight, Aᵀy solves Ax = y exactly, so the data term has no gradient there
-    and the first iteration is the prox of Aᵀy itself. Of blocks that holds before x⁰ is cropped to
-    the image; the gradient at the cropped x⁰ is not zero in the border blocks, and the authors'
-    networks never saw it.
+    For a tight operator Aᵀy solves Ax = y exactly, so the gradient there is zero and the first
+    iteration is the prox of Aᵀy. For block sampling this holds before x⁰ is cropped to the image.
+    The gradient at the cropped x⁰ is not zero in the border blocks; it is set to zero, as in the
+    training of the authors' networks.
     """
 
     def forward(self, m: Measurement) -> tuple[Tensor, Tensor]:
-        """Images (B, C, H, W), and the gradient of the data term: zero for a tight operator."""
+        """Images (B, C, H, W), and the gradient of the data-fidelity term: zero if A is tight."""
         x = m.operator.adjoint(m.y)
         return x, torch.zeros_like(x) if m.operator.tight else m.gradient(x)
 
 
 class LinearStart(nn.Module):
-    """x⁰ = Q y per block, Q (n, m) fitted once on training blocks for one Φ.
+    """x⁰ = Q y per block, with Q (n, m) fitted once to training blocks for one Φ.
 
     Args:
         m, n: measurements and pixels of a block.
@@ -46,7 +46,7 @@ class LinearStart(nn.Module):
         self.register_buffer("q", torch.zeros(n, m))
 
     def forward(self, m: Measurement) -> tuple[Tensor, Tensor]:
-        """Images (B, 1, H, W), and the gradient of the data term there.
+        """Images (B, 1, H, W), and the gradient of the data-fidelity term there.
 
         Raises:
             InputError: the measurement was made with another Φ.
@@ -66,8 +66,8 @@ class MarkovStart(nn.Module):
     """x⁰ = μ + CΦᵀ(ΦCΦᵀ + εI)⁻¹(y - Φμ): the best linear estimate, for any Φ.
 
     The image model is first-order Markov: mean 1/2, and correlation 0.95 per pixel of distance
-    along rows and columns, so that C = R ⊗ R. Like Q of ISTA-Net+ it uses what is known of
-    images, but it needs no training blocks and is not bound to one Φ.
+    along rows and columns, so that C = R ⊗ R. Like Q of ISTA-Net+ it uses prior knowledge of
+    images, but it needs no training blocks and works for any Φ.
     """
 
     mean = 0.5
@@ -79,10 +79,10 @@ class MarkovStart(nn.Module):
         return self.correlation ** (place[:, None] - place).abs()
 
     def forward(self, m: Measurement) -> tuple[Tensor, Tensor]:
-        """Images (B, 1, H, W), and the gradient of the data term there.
+        """Images (B, 1, H, W), and the gradient of the data-fidelity term there.
 
         Raises:
-            UsageError: the measurement is not of blocks.
+            UsageError: the operator is not block sampling.
         """
         operator = m.operator
         if not isinstance(operator, BlockOperator):
@@ -102,4 +102,4 @@ STARTS: dict[str, type[nn.Module]] = {
     "matrix": LinearStart,
     "markov": MarkovStart,
 }
-"""Name -> start, with options of its own."""
+"""Name -> start, with its own options."""

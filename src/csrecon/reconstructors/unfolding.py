@@ -1,7 +1,8 @@
 """Recursive deep unfolding: x ← prox_i(x - ρ_i Aᵀ(A x - y), α), layer i applied R_i times.
 
-A plain unfolding network is the case where every count R_i is 1. A modulation turns the place in
-the recursion into gains α; it never sees the image, and a block never sees the operator.
+A plain unfolding network is the case where every count R_i is 1. A modulation maps the condition of
+the measurement and the place in the recursion to gains α; it does not depend on the image, and a
+block does not depend on the operator.
 
 Source: R (Alhejaili et al. 2023), sections 3.1 and 3.2.
 """
@@ -36,17 +37,17 @@ class Recursion:
     """How the blocks of a network are applied.
 
     Attributes:
-        schedule: iterations of each layer, where a call names none.
-        relax_after: from the iteration of a layer after this one, the state moves half of the way
-            that the layer proposes (Krasnoselskii-Mann relaxation), so that many iterations settle
-            instead of swinging; None never.
-        rotate: the j-th iteration of a layer is computed in the j-th of the eight orientations of
-            a square, so that the layer's own errors do not add up: the geometric self-ensemble
-            (Lim et al., EDSR, CVPR-W 2017) spread over the iterations.
+        schedule: default iterations of each layer.
+        relax_after: relaxation (Krasnoselskii-Mann) of a layer's iterations after this one: the
+            state moves half of the way to the layer's output, so that many iterations converge
+            instead of oscillating; None for no relaxation.
+        rotate: rotation per iteration: the j-th iteration of a layer is computed in the j-th of the
+            eight orientations of a square, so that errors of the layer do not accumulate: the
+            geometric self-ensemble (Lim et al., EDSR, CVPR-W 2017) spread over the iterations.
         projection: the last iterate is made consistent with y (Measurement.consistent); with
-            ‖A‖ ≤ 1 and noiseless y that never raises the error.
+            ‖A‖ ≤ 1 and noiseless y this never increases the error.
         order: of the visits (Schedule).
-        blockwise: every block is reconstructed as an image of its own (ISTA-Net+).
+        blockwise: every block is reconstructed as a separate image (ISTA-Net+).
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -63,12 +64,12 @@ class Recursion:
 
 @dataclass(frozen=True)
 class Trained:
-    """What training covered, and what a user may ask for.
+    """The range of training, and the largest IPL allowed.
 
     Attributes:
-        ipl: the largest iteration count of a layer seen in training.
-        max_ipl: the largest count allowed; between both, the modulation is conditioned on what it
-            was at `ipl`, and a note says so.
+        ipl: the largest iteration count of a layer in training.
+        max_ipl: the largest count allowed; above `ipl` the modulation is conditioned on its values
+            at `ipl`, and a warning is logged.
         ratios: smallest and largest trained m/n.
     """
 
@@ -85,10 +86,10 @@ class ProxBlock(nn.Module, ABC):
     Attributes:
         channels: of its images: 1, or 2 for complex ones.
         sites: rows of gains that it takes.
-        reach: how many pixels far `prox` looks: what a tile needs around it.
-        stride: the image is padded to multiples of it, by repetition at the bottom and right;
-            features are carried at 1/stride of the resolution.
-        penalised: whether training uses the penalty of `prox`; without, none is computed.
+        reach: radius of the receptive field of `prox` in pixels: the margin that a tile needs.
+        stride: the image is padded to multiples of it, by replication at the bottom and right;
+            features have 1/stride of the resolution.
+        penalised: whether training uses the penalty of `prox`; if not, it is not computed.
     """
 
     channels = 1
@@ -102,7 +103,7 @@ class ProxBlock(nn.Module, ABC):
         self.rho = nn.Parameter(torch.tensor(0.5))
 
     def begin(self, x: Tensor) -> State:
-        """The state that the recursion begins with, from x⁰ (B, C, H, W) of a padded size."""
+        """The initial state of the recursion, from x⁰ (B, C, H, W) of a padded size."""
         return State(x)
 
     def descend(self, state: State, gradient: Tensor) -> Tensor:
@@ -115,7 +116,7 @@ class ProxBlock(nn.Module, ABC):
 
         Args:
             state: image (B, C, H, W) and features.
-            gradient: of the data term at the image, (B, C, H, W).
+            gradient: of the data-fidelity term at the image, (B, C, H, W).
             gain: (sites, features).
 
         Returns:
@@ -126,7 +127,7 @@ class ProxBlock(nn.Module, ABC):
     def fold(self, gain: Tensor) -> None:
         """Multiply gains (sites, features) into the weights, in place.
 
-        From then on gains of 1 do what these gains did before. Unrolling needs it, nothing else.
+        Gains of 1 then have the effect that these gains had. Only unrolling needs it.
         """
         raise NotImplementedError(f"{type(self).__name__} does not fold gains into its weights.")
 
@@ -148,14 +149,14 @@ def apply_whole(
 
 
 class Unfolding(nn.Module):
-    """Blocks, visited by a schedule, modulated, from a start: every network of csrecon.
+    """An unfolding network: blocks applied by a schedule, with a modulation and a start.
 
     Args:
-        blocks: one ProxBlock a layer.
-        recursion: how they are applied; a Schedule stands for a Recursion with nothing else.
+        blocks: one ProxBlock per layer.
+        recursion: how they are applied; a Schedule stands for a Recursion without other options.
         modulation: makes the gains of every iteration.
         start: makes x⁰ of a measurement, and the gradient there; None for Aᵀy.
-        trained: what the network was trained for; None allows what the schedule asks.
+        trained: the range of training; None allows the counts of the schedule.
 
     Attributes:
         blueprint: JSON of the blueprint that the network was built from; None without one.
@@ -190,9 +191,9 @@ class Unfolding(nn.Module):
         return Schedule(self.recursion.schedule, self.recursion.order)
 
     def at(self, ipl: int | Sequence[int]) -> Self:
-        """This network with other iteration counts, one for all layers or one a layer.
+        """A view of this network with other iteration counts, one for all layers or one per layer.
 
-        It shares all weights with this one.
+        The view shares all weights.
 
         Raises:
             UsageError: a count below 1, or another number of counts than layers.
@@ -202,7 +203,7 @@ class Unfolding(nn.Module):
         return view
 
     def applied(self, by: Apply) -> Self:
-        """This network with its blocks applied in another way, such as tile by tile."""
+        """A view of this network with its blocks applied in another way, such as tile by tile."""
         view = copy.copy(self)
         view._apply_block = by
         return view
@@ -220,7 +221,7 @@ class Unfolding(nn.Module):
             )
 
     def _check(self, m: Measurement) -> None:
-        """Refuse images of other channels; note what lies outside the training."""
+        """Refuse another number of channels; warn about conditions outside the training."""
         channels = m.operator.domain[0]
         known = cast(ProxBlock, self.blocks[0]).channels
         if channels != known:
@@ -235,8 +236,8 @@ class Unfolding(nn.Module):
         highest, trained = max(self.recursion.schedule), self.trained
         if highest > trained.ipl:
             log.warning(
-                "IPL %s: above %d iterations per layer the modulation is conditioned on the values "
-                "it has there.",
+                "IPL %s: above %d iterations per layer the modulation is conditioned on its "
+                "values there.",
                 self.schedule,
                 trained.ipl,
             )
@@ -244,7 +245,7 @@ class Unfolding(nn.Module):
         ratio = m.operator.ratio
         if not low * 0.9 <= ratio <= high * 1.1:
             log.warning(
-                "ratio %.4f lies outside the trained range %g..%g: quality is not known there.",
+                "ratio %.4f lies outside the trained range %g..%g: quality is unknown there.",
                 ratio,
                 low,
                 high,
@@ -257,8 +258,8 @@ class Unfolding(nn.Module):
             m: the measurement; its operator should have ‖A‖ ≤ 1 (Measurement.normalized).
 
         Raises:
-            UsageError: counts that this network does not allow, images of other channels, or
-                `blockwise` without blocks.
+            UsageError: counts that this network does not allow, images with another number of
+                channels, or `blockwise` without block sampling.
         """
         self._check(m)
         condition = Condition(m.operator.ratio, m.noise)
@@ -277,13 +278,13 @@ class Unfolding(nn.Module):
             gradient = oriented(self._padded(gradient), turn)
             turned = state.map(partial(oriented, orientation=turn))
             proposed, penalty = self._apply_block(block, turned, gradient, gain)
-            del gradient, turned  # a huge image has room for few of its size
+            del gradient, turned  # saves memory for huge images
             proposed = proposed.map(partial(upright, orientation=turn))
             relax_after = self.recursion.relax_after
             relaxing = relax_after is not None and visit.iteration > relax_after
             state = state.relaxed(proposed) if relaxing else proposed
             del proposed
-            if block.stride > 1:  # what lies beyond the image repeats its border
+            if block.stride > 1:  # the padding replicates the border of the image
                 cropped = state.image[..., :height, :width]
                 state = State(self._padded(cropped), state.features)
             image = state.image[..., :height, :width]
@@ -294,7 +295,7 @@ class Unfolding(nn.Module):
             del image, whole
 
     def _split(self, m: Measurement) -> tuple[Measurement, Blocks | None]:
-        """The measurement to work on, and what joins its blocks again where they are apart."""
+        """The measurement to reconstruct, and what joins its blocks if it was split."""
         if not self.recursion.blockwise:
             return m, None
         if not isinstance(m.operator, Blocks):
@@ -306,7 +307,7 @@ class Unfolding(nn.Module):
         return replace(m, operator=operator, y=y), m.operator
 
     def _padded(self, x: Tensor) -> Tensor:
-        """Images padded to a multiple of the blocks' stride, by repetition."""
+        """Images padded to a multiple of the blocks' stride, by replication."""
         stride = cast(ProxBlock, self.blocks[0]).stride
         down, right = -x.shape[-2] % stride, -x.shape[-1] % stride
         return pad(x, (0, right, 0, down), mode="replicate") if down or right else x

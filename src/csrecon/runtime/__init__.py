@@ -1,1 +1,1 @@
-"""How a reconstructor runs on this machine: device, precision, tiles, memory."""
+"""Execution of a reconstructor on this machine: device, precision, tiles, memory."""

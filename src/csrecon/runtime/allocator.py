@@ -1,9 +1,9 @@
-"""The C library's memory, kept between the layers of a network.
+"""Thresholds of glibc's malloc, so that freed memory is reused from layer to layer.
 
-glibc hands large freed blocks back to the system and gets them anew, page by page, at the next
-layer: as much time as a layer's arithmetic, where features are of some megabytes. Told to keep
-them, it does. Blocks from 16 MiB on still come and go one by one, so that huge images leave nothing
-behind.
+By default glibc returns large freed blocks to the system and maps them again, page by page, for
+the next layer. With features of a few megabytes this takes as long as the layer's arithmetic.
+Raised thresholds keep the blocks in the process. Blocks of 16 MiB and more are still returned, so
+that huge images leave no memory allocated.
 """
 
 import ctypes
@@ -15,12 +15,12 @@ _KEPT = 2**29  # bytes at the top of an arena
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep freed blocks below 16 MiB; whether its C library can (glibc).
+    """Let this process keep freed blocks below 16 MiB; return whether its C library can (glibc).
 
-    For programs, not for libraries: it concerns all that runs in the process.
+    For programs, not for libraries: it affects the whole process.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    # The second would switch off what the first replaces, so it must not stand alone.
+    # Setting only the trim threshold would disable the dynamic mmap threshold without replacing it.
     return bool(mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT) and mallopt(_TRIM_THRESHOLD, _KEPT))

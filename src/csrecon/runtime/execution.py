@@ -1,6 +1,6 @@
-"""How a reconstructor runs: on which device, how precisely, and what happens out of memory.
+"""How a reconstructor runs: device, precision, tiles, and what to do when out of memory.
 
-Networks stay plain; everything about hardware is decided here.
+Networks are plain modules; all decisions about hardware are made here.
 """
 
 import logging
@@ -25,27 +25,27 @@ log = logging.getLogger(__name__)
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
-_IMPLAUSIBLE = 2.0  # root mean square of an image's pixels that its values would need
+_IMPLAUSIBLE = 2.0  # RMS of the pixels, as computed from ‖y‖, that is refused
 
 Precision = Literal["fp32", "bf16", "fp16"]
 # On a CPU the features of a tile fit the cache (7 MB in bf16); on CUDA they take about 9 GB.
 _TILES = {"cpu": 320, "cuda": 4096}
 _CPU = torch.device("cpu")
-_PRECISE = 10  # one in so many iterations, the last ones, is computed in fp32
+_PRECISE = 10  # the last 1/10 of the iterations is computed in fp32
 _CPU_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # the last is what ARM calls it
 _TYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Where and how a reconstructor runs.
+    """Device, precision and tiles of a reconstruction.
 
     Attributes:
         device: of images and weights.
-        precision: of the convolutions, but for the last tenth of the iterations, at least one;
-            images and the gradient step are always fp32.
+        precision: of the convolutions. The last tenth of the iterations (at least one), images and
+            gradient steps are always fp32.
         tile: side of the tiles in pixels; None for whole images.
-        fallback: device to go on on when this one has too little memory for any tile; None fails.
+        fallback: fallback device if this one is out of memory for any tile; None raises.
     """
 
     device: torch.device
@@ -59,7 +59,7 @@ class Setup:
 
     @property
     def numerics(self) -> str:
-        """All that rounding depends on, as a text."""
+        """Everything that rounding depends on, as text (part of the keys of the result cache)."""
         rest = (
             ""
             if self.precision == "fp32"
@@ -80,23 +80,23 @@ class Setup:
 def choose(
     device: str | torch.device = "auto", precision: str = "auto", tile: str | int = "auto"
 ) -> Setup:
-    """The setup of what a user asks for.
+    """The setup for the options of a user.
 
     Args:
         device: auto, cpu, cuda, cuda:N or mps; when out of memory only `auto` falls back to the
             CPU.
         precision: auto (`fastest_precision`), fp32, bf16 or fp16.
-        tile: a number of pixels, `off`, or `auto` for the side that suits the device.
+        tile: side in pixels, `off`, or `auto` for the side that suits the device.
 
     Raises:
-        UsageError: another name.
-        ResourceError: an absent device.
+        UsageError: an unknown name, or a tile that is too small.
+        ResourceError: an unavailable device.
     """
     chosen = choose_device(device)
     side = {"auto": _TILES.get(chosen.type), "off": None}.get(str(tile), tile)
     if side is not None:
         if not str(side).isdecimal() or int(side) < SMALLEST:
-            raise UsageError(f"tile {tile!r}: expected auto, off, or pixels from {SMALLEST} on.")
+            raise UsageError(f"tile {tile!r}: expected auto, off, or at least {SMALLEST} pixels.")
         side = int(side)
     fallback = _CPU if str(device) == "auto" and chosen != _CPU else None
     if precision == "auto":
@@ -108,9 +108,9 @@ def choose(
 
 
 def fastest_precision(device: torch.device) -> Precision:
-    """bf16 where the device multiplies it in hardware, else fp32.
+    """bf16 if the device multiplies it in hardware, else fp32.
 
-    What it costs in dB and gains in time is measured in benchmarks/NOTES.md.
+    Its cost in dB and its gain in time are listed in benchmarks/NOTES.md.
     """
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
@@ -123,10 +123,10 @@ def fastest_precision(device: torch.device) -> Precision:
 def choose_device(name: str | torch.device = "auto") -> torch.device:
     """The device of a name: auto, cpu, cuda, cuda:N or mps.
 
-    `auto` takes CUDA, then MPS, then the CPU, and logs which.
+    `auto` chooses CUDA, else MPS, else the CPU, and logs the choice.
 
     Raises:
-        UsageError: another name.
+        UsageError: an unknown name.
         ResourceError: a device that this machine, or this build of PyTorch, does not have.
     """
     name = str(name)
@@ -140,16 +140,16 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= cuda:
         raise ResourceError(
-            f"device {name!r} is not there: PyTorch {torch.__version__} sees {cuda} CUDA "
+            f"device {name!r} is unavailable: PyTorch {torch.__version__} finds {cuda} CUDA "
             "device(s). Use --device auto or cpu, or install a CUDA build of PyTorch."
         )
     if device.type == "mps" and not mps:
-        raise ResourceError("device 'mps' is not there. Use --device auto or cpu.")
+        raise ResourceError("device 'mps' is unavailable. Use --device auto or cpu.")
     return device
 
 
 def at_ipl(model: Reconstructor, ipl: int | Sequence[int] | None) -> Reconstructor:
-    """A model at iterations per layer, one number or one a layer; None leaves it as it is.
+    """A model with iterations per layer, one number or one per layer; None does not change it.
 
     Raises:
         UsageError: a classical solver, numbers that are not whole, or another number of counts
@@ -163,14 +163,14 @@ def at_ipl(model: Reconstructor, ipl: int | Sequence[int] | None) -> Reconstruct
     try:
         counts = [operator.index(c) for c in ipl] if several else operator.index(ipl)  # type: ignore
     except TypeError as error:
-        raise UsageError(f"ipl {ipl!r}: expected a whole number, or one a layer.") from error
+        raise UsageError(f"ipl {ipl!r}: expected a whole number, or one per layer.") from error
     return model.at(counts)
 
 
 def _prepared(model: Reconstructor, setup: Setup) -> Reconstructor:
-    """Move a network to its device, in the memory layout its convolutions run fastest in."""
+    """Move a network to its device, in the memory layout of the fastest convolutions."""
     if isinstance(model, nn.Module):
-        with torch.inference_mode(False):  # or its weights could never be trained again
+        with torch.inference_mode(False):  # inference tensors could not be trained later
             return model.to(setup.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
     return model
 
@@ -179,14 +179,14 @@ def _prepared(model: Reconstructor, setup: Setup) -> Reconstructor:
 def steps(model: Reconstructor, m: Measurement, setup: Setup) -> Iterator[Step]:
     """Run a reconstructor on a measurement; yield every iterate, on the device.
 
-    The measurement is normalized first (Measurement.normalized) and left as it is. Where half
-    precision overflows, everything is computed once more in fp32, and when out of memory, on the
-    fallback device; the steps then count from 1 again.
+    The measurement is normalized first (Measurement.normalized); `m` is not changed. If half
+    precision overflows, the reconstruction is repeated in fp32; if the device is out of memory, on
+    the fallback device. The steps then count from 1 again.
 
     Raises:
         UsageError: iterations per layer that the model does not allow.
-        InputError: values far larger than any image in [0, 1] gives.
-        ResourceError: not enough memory.
+        InputError: values far larger than those of any image in [0, 1].
+        ResourceError: out of memory.
     """
     try:
         normalized = m.normalized()
@@ -198,7 +198,9 @@ def steps(model: Reconstructor, m: Measurement, setup: Setup) -> Iterator[Step]:
             raise
         if setup.fallback is None:
             raise _out_of_memory(m, setup.device) from error
-    log.warning("%s has too little memory: going on on %s.", setup.device, setup.fallback)
+    log.warning(
+        "%s is out of memory: continuing on the fallback device %s.", setup.device, setup.fallback
+    )
     precision = "fp32" if setup.precision == "fp32" else fastest_precision(setup.fallback)
     there = Setup(setup.fallback, precision, _TILES.get(setup.fallback.type))
     yield from steps(model, m, there)
@@ -213,7 +215,7 @@ def _precisely(model: Reconstructor, normalized: Measurement, setup: Setup) -> I
         if step is None or bool(torch.isfinite(step.image).all()):
             return
         if precision != "fp32":
-            log.warning("%s overflowed: everything is computed again in fp32.", precision)
+            log.warning("%s overflowed: repeating the reconstruction in fp32.", precision)
 
 
 def _run(model: Reconstructor, m: Measurement, setup: Setup) -> Iterator[Step]:
@@ -223,23 +225,23 @@ def _run(model: Reconstructor, m: Measurement, setup: Setup) -> Iterator[Step]:
 
 
 def _check_scale(m: Measurement) -> None:
-    """Refuse values that no image in [0, 1] gives: with orthonormal rows ‖y‖ ≤ ‖x‖."""
+    """Refuse values that no image in [0, 1] can have: ‖A‖ ≤ 1 implies ‖y‖ ≤ ‖x‖."""
     height, width = m.operator.image_shape
     energy = m.y.double().square().flatten(1).sum(1).max()  # of the brightest plane
     brightness = math.sqrt(float(energy) / (height * width))
     if brightness > _IMPLAUSIBLE:
         raise InputError(
-            f"the values are at least {brightness:.3g} times too large for an image in [0, 1]: is "
-            "the scale of y (or of Φ) another one, such as 0..255? Divide y by it, or say --gain G "
+            f"the values are at least {brightness:.3g} times too large for an image in [0, 1]: "
+            "does y (or Φ) have another scale, such as 0..255? Divide y by it, or give --gain G "
             "or --gain auto."
         )
 
 
 def _cast(iterates: Iterator[Step], setup: Setup) -> Iterator[Step]:
-    """Compute every iterate in the setup's precision, which ends where the step is handed on.
+    """Compute every iterate in the setup's precision; autocast ends before a step is yielded.
 
-    The last tenth, at least one, is computed in fp32: it takes back most of what half precision
-    loses, because a small error of an early iterate is an error that later ones correct.
+    The last tenth, at least one, is computed in fp32. This recovers most of the loss of half
+    precision, because later iterates correct small errors of earlier ones.
     """
     precise = replace(setup, precision="fp32")
     ending = False
@@ -255,8 +257,8 @@ def _cast(iterates: Iterator[Step], setup: Setup) -> Iterator[Step]:
 def _out_of_memory(m: Measurement, device: torch.device) -> ResourceError:
     height, width = m.operator.image_shape
     return ResourceError(
-        f"not enough memory on {device} for {len(m.y)} plane(s) of {height}×{width} pixels. "
-        "Free some, or use --device cpu."
+        f"out of memory on {device} for {len(m.y)} plane(s) of {height}×{width} pixels. "
+        "Free memory, or use --device cpu."
     )
 
 

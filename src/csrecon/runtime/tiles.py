@@ -1,9 +1,9 @@
-"""Tiles: a block applied to one part of an image after the other, with the same result.
+"""Tiles: a block applied to an image tile by tile, with the result for the whole image.
 
-`prox` looks `reach` pixels far, so a tile with a margin of that many pixels, clipped at the true
-border, gives exactly what the whole image gives. Tiles begin at multiples of the block's stride,
-and the features of a state are cut with the image. Memory then depends on the tile and not on the
-image.
+The receptive field of `prox` has a radius of `reach` pixels, so a tile with a margin of that many
+pixels, clipped at the image border, gives exactly the result of the whole image. Tiles begin at
+multiples of the block's stride, and features are cropped with the image. The memory of the
+convolutions then depends on the tile, not on the image.
 """
 
 import logging
@@ -23,23 +23,23 @@ SMALLEST = 64
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a device is out of memory; each says so in words of its own."""
+    """Whether an error means that a device is out of memory; every device has its own message."""
     said = str(error)
     ended = "out of memory" in said or "can't allocate memory" in said
     return ended or isinstance(error, torch.OutOfMemoryError)
 
 
 def planes_in_a_tile(side: int, height: int, width: int) -> int:
-    """How many planes of height × width pixels fill a tile of a side, at least 1."""
+    """How many planes of height × width pixels fill a tile of side × side, at least 1."""
     return max(1, side**2 // (height * width))
 
 
 class Tiles:
-    """Applies blocks tile by tile; when out of memory it goes on with smaller tiles.
+    """Applies blocks tile by tile; when out of memory it continues with smaller tiles.
 
     Args:
-        side: of the largest tile in pixels, without its margin. What has no more pixels than that
-            tile is worked on as a whole, whatever its shape.
+        side: of the largest tile in pixels, without its margin. An image with no more pixels than
+            that tile is processed whole, whatever its shape.
     """
 
     def __init__(self, side: int) -> None:
@@ -62,7 +62,7 @@ class Tiles:
                     raise
             self.side = max(SMALLEST, min(self.side, math.isqrt(image.numel())) // 2)
             torch.cuda.empty_cache()
-            log.warning("memory is short: going on with tiles of %d pixels.", self.side)
+            log.warning("out of memory: continuing with tiles of %d pixels.", self.side)
 
     def _tiled(self, block: ProxBlock, state: State, gradient: Tensor, gain: Tensor) -> State:
         out = state.map(torch.empty_like)
@@ -96,7 +96,7 @@ def _cut(state: State, images: slice, window: Window, stride: int) -> State:
 def _windows(
     height: int, width: int, side: int, block: ProxBlock
 ) -> Iterator[tuple[Window, Window, Window]]:
-    """Every tile: where it lies, where it lies with its margin, and where it lies in that."""
+    """Every tile: its window, its window with margin, and its window inside the latter."""
     if height * width <= side**2:
         side = max(height, width)
     for rows in _spans(height, side, block.reach, block.stride):
@@ -107,7 +107,7 @@ def _windows(
 def _spans(
     length: int, side: int, margin: int, stride: int = 1
 ) -> Iterator[tuple[slice, slice, slice]]:
-    """Equal parts of at most a side, in strides: a narrow rest would be mostly margin."""
+    """Equal spans of at most `side` pixels, in strides: a narrow one would be mostly margin."""
     cells, margin = length // stride, -(-margin // stride) * stride
     count = -(-cells // max(1, side // stride))
     edges = [cells * index // count * stride for index in range(count + 1)]

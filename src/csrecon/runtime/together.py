@@ -1,4 +1,4 @@
-"""Items read ahead in a thread, and neighbours that are alike worked on at once."""
+"""Items read ahead in a thread, and neighbours with equal batch key processed as one batch."""
 
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,14 +14,14 @@ Done = TypeVar("Done")
 
 
 class Together(Generic[Item, Loaded, Done]):
-    """Takes items in their order; what is alike is worked on at once, and the next is read then.
+    """Processes items in order, in batches of equal batch key, while the next items are read.
 
     Args:
-        items: all that will be taken.
-        load: reads one; runs in a thread, while others are worked on.
-        work: makes something of each of several that are alike.
-        alike: what alike ones have in common; None for what is worked on alone.
-        most: how many may be worked on at once, of the kind of this one.
+        items: all items, in the order in which they are taken.
+        load: reads one item; runs in a thread while others are processed.
+        work: processes a batch of loaded items; one result per item.
+        alike: the batch key of a loaded item; None to process it alone.
+        most: the largest batch of items like this one.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Together(Generic[Item, Loaded, Done]):
         self._reader = ThreadPoolExecutor(1)
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Return itself."""
         return self
 
     def __exit__(
@@ -50,14 +50,14 @@ class Together(Generic[Item, Loaded, Done]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Forget what was not taken."""
+        """Cancel the items that were not taken."""
         self._reader.shutdown(cancel_futures=True)
 
     def take(self, item: Item) -> tuple[Loaded, Done]:
-        """An item loaded, and what the work made of it.
+        """A loaded item and its result.
 
         Raises:
-            CsreconError, OSError: what loading it, or working on it alone, raises.
+            CsreconError, OSError: as raised by loading it, or by processing it alone.
         """
         try:
             loaded = self._read(item).result()
@@ -70,7 +70,7 @@ class Together(Generic[Item, Loaded, Done]):
             self._alone.discard(item)
 
     def _work_on(self, item: Item, loaded: Loaded) -> None:
-        """Work on an item and its neighbours, while as many behind them are read."""
+        """Process an item and its batch, while as many items after them are read."""
         group = self._group(item, loaded)
         if len(group) > 1:
             behind = self._position[item] + len(group)
@@ -81,7 +81,7 @@ class Together(Generic[Item, Loaded, Done]):
         except CsreconError:
             if len(group) == 1:
                 raise
-            self._alone.update(group)  # each fails, or not, on its own
+            self._alone.update(group)  # so that each is processed, and may fail, alone
             group, results = [item], self._work([loaded])
         self._done.update(zip(group, results, strict=True))
 
@@ -91,7 +91,7 @@ class Together(Generic[Item, Loaded, Done]):
         return self._loading[item]
 
     def _group(self, item: Item, loaded: Loaded) -> list[Item]:
-        """The item and its neighbours that are alike, as many as may be worked on at once."""
+        """The item and its neighbours of equal batch key, up to the largest batch."""
         group, kind = [item], self._alike(loaded)
         if kind is None or item in self._alone:
             return group
@@ -99,7 +99,7 @@ class Together(Generic[Item, Loaded, Done]):
         for other in self._items[position + 1 : position + self._most(loaded)]:
             reading = self._read(other)
             if other in self._alone or reading.exception() is not None:
-                break  # which is told when its turn comes
+                break  # its error is raised when it is taken
             if self._alike(reading.result()) != kind:
                 break
             group.append(other)

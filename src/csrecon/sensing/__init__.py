@@ -1,1 +1,1 @@
-"""What is measured and how: linear operators, measurements, noise, and their files."""
+"""Sensing: linear operators, measurements, noise, and measurement files."""

@@ -1,7 +1,7 @@
-"""A laboratory's own measurements: bare values, in the order and the units of its camera.
+"""Lab measurements: bare values, in the order and the units of a camera.
 
-The camera is taken to give gain · Φx + offset for every block. What lies in which order is said
-by an Arrangement; where the shapes leave only one reading it needs not be said.
+The camera is modelled as gain · Φx + offset for every block. An Arrangement describes the order of
+the values; an order that the shapes determine may be left out.
 """
 
 import logging
@@ -27,26 +27,26 @@ Layout = Literal["auto", "blocks-first", "measurements-first"]
 Order = Literal["C", "F"]
 
 _MOST_BLOCKS = 2**15  # along a side of the grid
-_UNEVEN = 0.1  # share of a white scene that may not follow Φ
+_UNEVEN = 0.1  # largest relative error of a white scene without a warning
 
 
 @dataclass(frozen=True)
 class Arrangement:
-    """How values lie in their array, and what the camera made of them.
+    """The order of the values in their array, and the calibration of the camera.
 
     Attributes:
-        layout: (blocks, m) or (m, blocks); `auto` tells by m.
+        layout: (blocks, m) or (m, blocks); `auto` decides by m.
         pixel_order: of a block's pixels in the columns of Φ: C row by row, F column by column
             (MATLAB's).
         block_order: of the blocks: C row by row, F column by column.
         positions: (blocks, 2) zero-based row and column of every block in the grid of blocks; the
-            others were not measured. None for all blocks, in their order.
-        gain: what the camera multiplied by; `auto` estimates gain and offset.
-        offset: what it added to every value; None for 0, or for what `auto` finds.
-        white, black: values of an all-white (x = 1) and an all-black scene, (m,) or one row a
-            block; they give gain and offset.
-        differential: every pattern was followed by its complement; their difference counts.
-        noise: standard deviation of the noise on a value, as far as it is known.
+            other blocks are masked. None for all blocks, in `block_order`.
+        gain: of the camera; `auto` estimates gain and offset.
+        offset: of every value; None for 0, or for the estimate of `auto`.
+        white, black: values of an all-white (x = 1) and an all-black scene, (m,) or one row per
+            block; gain and offset are computed from them.
+        differential: every pattern was followed by its complement; y is their difference.
+        noise: standard deviation of the noise on a value; 0 if unknown.
     """
 
     layout: Layout = "auto"
@@ -61,16 +61,18 @@ class Arrangement:
     noise: float = 0.0
 
     def __post_init__(self) -> None:
-        """Raise UsageError for unknown words, contradictions, a gain of 0, or negative noise."""
+        """Raise UsageError for unknown names, contradictions, a gain of 0, or negative noise."""
         for name, kind in (("layout", Layout), ("pixel_order", Order), ("block_order", Order)):
             if getattr(self, name) not in get_args(kind):
                 raise UsageError(
                     f"{name} {getattr(self, name)!r}: expected {', '.join(get_args(kind))}."
                 )
         if (self.white is None) != (self.black is None):
-            raise UsageError("calibration needs a white and a black scene, both.")
+            raise UsageError("calibration needs both a white and a black scene.")
         if self.white is not None and (self.gain != 1.0 or self.offset is not None):
-            raise UsageError("a white and a black scene give gain and offset: leave those out.")
+            raise UsageError(
+                "a white and a black scene determine gain and offset: leave those out."
+            )
         if self.gain != "auto" and not (np.isfinite(self.gain) and self.gain != 0):
             raise UsageError(f"gain {self.gain}: expected a number other than 0, or auto.")
         if not (np.isfinite(self.noise) and self.noise >= 0):
@@ -78,9 +80,9 @@ class Arrangement:
 
 
 Estimator = Callable[[Tensor, BlockOperator, float | None], "Calibration"]
-"""Estimates gain and offset of values (1, gh, gw, m) of blocks; the offset may be known."""
+"""Estimates gain and offset of block values (1, gh, gw, m); the offset may be given."""
 _Ordered = Callable[[NDArray[np.float32], int, str], NDArray[np.float32]]
-"""Brings values of so many blocks, called so, into the order (blocks, m)."""
+"""Maps (values, number of blocks, label) to values in the order (blocks, m)."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,9 @@ class Calibration:
 
     Attributes:
         gain, offset: the values were gain · Φx + offset.
-        gain_error: relative standard error of an estimated gain; None where nothing was estimated.
+        gain_error: relative standard error of an estimated gain; None if nothing was estimated.
         offset_error: standard error of the offset in units of the values; 0 for a given offset
-            beside an estimated gain, None where nothing was estimated.
+            with an estimated gain, None if nothing was estimated.
     """
 
     gain: float
@@ -109,7 +111,7 @@ def _by_rows(phi: Phi, block: tuple[int, int]) -> Phi:
 def _rows_last(
     values: NDArray[np.float32], m: int, blocks: int, layout: Layout, label: str
 ) -> NDArray[np.float32]:
-    """(blocks, m) from a block of its own, (blocks, m), (m, blocks), (gh, gw, m) or (m, gh, gw)."""
+    """Values as (blocks, m), from (m,), (blocks, m), (m, blocks), (gh, gw, m) or (m, gh, gw)."""
     if values.ndim == 1:
         values = values[None] if layout != "measurements-first" else values[:, None]
     first = values.shape[0] == m and values[0].size == blocks
@@ -117,7 +119,7 @@ def _rows_last(
     if layout == "auto" and first and final and blocks > 1:
         raise UsageError(
             f"{label} of shape {values.shape}: {m} is both the number of blocks and of "
-            "measurements a block; say --layout blocks-first or measurements-first."
+            "measurements per block; say --layout blocks-first or measurements-first."
         )
     if final and layout != "measurements-first":
         return values.reshape(blocks, m)
@@ -125,15 +127,15 @@ def _rows_last(
         return np.ascontiguousarray(values.reshape(m, blocks).T)
     raise InputError(
         f"{label} of shape {values.shape}: expected {blocks} blocks × {m} measurements"
-        f"{'' if layout == 'auto' else f' in the layout {layout}'}. Is Φ the right one, and the "
-        "image's size? With blocks missing, say where the others are (--positions)."
+        f"{'' if layout == 'auto' else f' in the layout {layout}'}. Check Φ and the image "
+        "size. If blocks are missing, give the positions of the others (--positions)."
     )
 
 
 def _places(
     arrangement: Arrangement, grid: tuple[int, int], label: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Row and column in the grid of every block, in the order of the values."""
+    """Grid row and column of every block, in the order of the values."""
     gh, gw = grid
     if arrangement.positions is None:
         index = np.arange(gh * gw)
@@ -143,8 +145,8 @@ def _places(
     given = np.asarray(arrangement.positions)
     if given.ndim != 2 or given.shape[1] != 2 or not (given == np.floor(given)).all():
         raise InputError(
-            f"{label}: positions of shape {given.shape}; expected a line row,column a block, in "
-            "whole numbers from zero."
+            f"{label}: positions of shape {given.shape}; expected one line row,column per block, "
+            "in whole numbers from zero."
         )
     row, column = given.astype(np.int64).T
     if row.min() < 0 or column.min() < 0 or row.max() >= gh or column.max() >= gw:
@@ -153,27 +155,29 @@ def _places(
             f"{gh}×{gw} blocks, counted from zero."
         )
     if len(np.unique(row * gw + column)) < len(row):
-        raise InputError(f"{label}: a position is there twice.")
+        raise InputError(f"{label}: a position is given twice.")
     return row, column
 
 
 def _spanned(
     phi: Phi, arrangement: Arrangement, block: tuple[int, int] | None, label: str
 ) -> tuple[int, int]:
-    """The size of the image whose grid of blocks the positions span."""
+    """The image size (H, W) whose grid of blocks the positions span."""
     if arrangement.positions is None:
         raise UsageError(f"{label}: needs --shape HxW (shape=), the size of the image.")
     bh, bw = BlockOperator(phi, (1, 1), block).block
     given = np.asarray(arrangement.positions)
     if given.ndim != 2 or given.shape[1] != 2 or not np.isfinite(given).all() or not given.size:
-        raise InputError(f"{label}: positions of shape {given.shape}; expected a line row,column.")
+        raise InputError(
+            f"{label}: positions of shape {given.shape}; expected one line row,column per block."
+        )
     rows, columns = (int(largest) + 1 for largest in given.max(axis=0))
     if not (0 < rows <= _MOST_BLOCKS and 0 < columns <= _MOST_BLOCKS):
         raise InputError(f"{label}: positions up to row {rows - 1} and column {columns - 1}.")
     shape = rows * bh, columns * bw
     log.info(
-        "%s: the positions span %d×%d blocks, so the image is taken as %d×%d pixels; --shape says "
-        "otherwise.",
+        "%s: the positions span %d×%d blocks, so the image is taken as %d×%d pixels; --shape sets "
+        "another size.",
         label,
         rows,
         columns,
@@ -191,21 +195,21 @@ def measurement(
     label: str = "y",
     estimator: Estimator | None = None,
 ) -> tuple[Measurement, Calibration]:
-    """The gray measurement of a laboratory's values.
+    """Make a gray measurement of lab values.
 
     Args:
-        values: finite real numbers, as `arrangement` says.
-        phi: what measured; with `differential` the Φ of the differences, or of all patterns.
+        values: finite real numbers, ordered as in `arrangement`.
+        phi: the sampling matrix Φ; with `differential` that of the differences, or of all patterns.
         shape: (H, W) of the image in pixels; None for the grid that the positions span.
-        arrangement: orders and units.
+        arrangement: order and calibration of the values.
         block: (bh, bw); None for square blocks.
-        label: what to call the values in messages.
-        estimator: of an unknown gain, where the arrangement leaves it open.
+        label: name of the values in messages.
+        estimator: estimates gain and offset for the gain `auto`.
 
     Raises:
-        InputError: values, positions or scenes that do not fit Φ and the shape; a gain or an
-            offset that the estimator cannot be sure of.
-        UsageError: a layout or a size that only the caller can know.
+        InputError: values, positions or scenes that do not fit Φ and the shape; an estimated gain
+            or offset that is too uncertain.
+        UsageError: an ambiguous layout, or no image size.
     """
     given = as_values(values, label)
     if arrangement.differential and phi.shape[0] in given.shape and phi.shape[0] % 2 == 0:
@@ -249,7 +253,7 @@ def _scene(scene: NDArray[Any], rows: int, name: str, ordered: _Ordered) -> NDAr
     values = as_values(scene, name)
     blocks = values.size // rows
     if blocks < 1 or values.size % rows:
-        raise InputError(f"{name} of shape {values.shape}: expected {rows} values a block.")
+        raise InputError(f"{name} of shape {values.shape}: expected {rows} values per block.")
     mean: NDArray[np.float64] = ordered(values, blocks, name).astype(np.float64).mean(axis=0)
     return mean
 
@@ -261,20 +265,22 @@ def _calibrated(
     scenes: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
     estimator: Estimator | None,
 ) -> tuple[Calibration, NDArray[np.float64]]:
-    """The gain and the mean offset, and the offset of every row of Φ."""
+    """The calibration (gain, mean offset), and the offset of every row of Φ, (m,)."""
     if scenes is not None:
         ones = torch.ones(1, operator.n)
-        flat = operator.rows(ones)[0].double().numpy()  # what a white block gives
+        flat = operator.rows(ones)[0].double().numpy()  # the measurements of a white block
         white, black = scenes
         contrast = white - black
         gain = float(flat @ contrast / max(flat @ flat, 1e-12))
         if gain == 0:
-            raise InputError("the white and the black scene tell no gain: they are the same.")
+            raise InputError(
+                "the white and the black scene are the same, so they determine no gain."
+            )
         missed = np.linalg.norm(contrast - gain * flat) / np.linalg.norm(contrast)
         if missed > _UNEVEN:
             log.warning(
-                "%.0f %% of the white scene does not follow Φ: another Φ, another order, or uneven "
-                "light?",
+                "%.0f %% of the white scene is not explained by Φ: another Φ, another order, or "
+                "uneven light?",
                 100 * missed,
             )
         return Calibration(gain, float(black.mean())), black
@@ -282,6 +288,6 @@ def _calibrated(
         given = arrangement.offset or 0.0
         return Calibration(float(arrangement.gain), given), np.full(operator.m, given)
     if estimator is None:
-        raise UsageError("gain auto: an estimator is needed; csrecon.reconstruct brings one.")
+        raise UsageError("gain auto: needs an estimator; csrecon.reconstruct passes one.")
     found = estimator(torch.from_numpy(y), operator, arrangement.offset)
     return found, np.full(operator.m, found.offset)

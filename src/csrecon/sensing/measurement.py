@@ -1,6 +1,6 @@
-"""A measurement: the operator A, what it measured y = A x, and what the scene was.
+"""A measurement: the operator A, the data y = A x, and the format of the image.
 
-The data term ½‖A x - y‖² lives here and nowhere else; networks and solvers ask for its gradient.
+The data-fidelity term ½‖A x - y‖² is defined only here; networks and solvers use its gradient.
 """
 
 import copy
@@ -25,14 +25,14 @@ class Condition:
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """Operator, measured values, and what the scene was.
+    """Operator, data, and image format.
 
     Attributes:
         operator: the A that made y, with the image's domain.
         y: float32 (B, *operator.y_shape). Colour planes are the batch.
         format: colour space and bit depth of the planes, for showing and writing the result.
-        noise: standard deviation of the noise on y, as far as it is known.
-        scale: what a pixel of 1 was in the units of the values as they came.
+        noise: standard deviation of the noise on y; 0 if unknown.
+        scale: gain of the camera: the original values were scale · y (+ offset).
     """
 
     operator: LinearOperator
@@ -43,13 +43,13 @@ class Measurement:
 
     @classmethod
     def of(cls, operator: LinearOperator, y: Tensor, pixels: PixelFormat = GRAY) -> "Measurement":
-        """Check y and wrap it.
+        """Check y and make a measurement of it.
 
-        Complex values become pairs of real ones where the operator measures complex values.
+        Complex values become pairs of real ones if the operator's data are complex.
 
         Raises:
-            InputError: complex values for an operator of real ones, NaN or infinite values, or a y
-                that this operator cannot have measured.
+            InputError: complex values for an operator with real data, NaN or infinite values, or a
+                y whose shape is not the operator's.
         """
         if y.is_complex():
             if not operator.complex_data:
@@ -70,14 +70,15 @@ class Measurement:
         return cls(operator, y.float(), pixels)
 
     def gradient(self, x: Tensor) -> Tensor:
-        """Gradient Aᵀ(A x - y) of the data term at x, (B, C, H, W)."""
+        """Gradient Aᵀ(A x - y) of the data-fidelity term at x, (B, C, H, W)."""
         return self.operator.gradient(x, self.y)
 
     def consistent(self, x: Tensor) -> Tensor:
-        """x moved towards the images that explain y, as far as the noise lets y be trusted.
+        """x after a data-consistency step whose weight depends on the noise.
 
-        For a tight operator and no noise the projection onto A x = y. With noise σ the step is
-        w Aᵀ(A x - y) with w = max(0, 1 - σ²/mean(A x - y)²): what the misfit has above the noise.
+        For a tight operator without noise this is the projection onto {x: A x = y}. With noise σ
+        the step is w Aᵀ(A x - y), with w = max(0, 1 - σ² / mean((A x - y)²)): the share of the
+        residual's power that exceeds the noise.
 
         Source: the positive-part shrinkage of James and Stein, 1961.
         """
@@ -90,8 +91,8 @@ class Measurement:
     def normalized(self) -> "Measurement":
         """The equivalent measurement whose operator has ‖A‖ ≤ 1.
 
-        Of blocks, the rows become orthonormal and the rank over n the ratio. Unchanged where the
-        operator is as it should be already.
+        For block sampling the rows of Φ are orthonormalized, and the ratio becomes rank / n.
+        Returns `self` if the operator is normalized already.
         """
         operator, y, noise = self.operator.normalized(self.y, self.noise)
         if operator is self.operator:
@@ -100,20 +101,21 @@ class Measurement:
 
     @property
     def batch_key(self) -> Hashable | None:
-        """What measurements that may be stacked have in common; None for one that stands alone.
+        """The batch key: equal for measurements that may be stacked; None if this one may not be.
 
-        Noise stands alone, because the last step weighs the misfit of a whole measurement.
+        Measurements with noise have none, because `consistent` weights the residual of a whole
+        measurement.
         """
         return None if self.noise else self.operator.batch_key
 
     @classmethod
     def stacked(cls, alike: Sequence["Measurement"]) -> "Measurement":
-        """One measurement of several with one batch key: their planes in their order, (ΣB, …).
+        """Stack measurements of equal batch key into one, with their planes in order, (ΣB, …).
 
-        The format is the first one's.
+        The format is that of the first.
 
         Raises:
-            UsageError: several with different keys.
+            UsageError: several measurements with different batch keys, or without one.
         """
         if len(alike) == 1:
             return alike[0]
@@ -122,6 +124,6 @@ class Measurement:
         return replace(alike[0], y=torch.cat([m.y for m in alike]))
 
     def to(self, device: torch.device) -> "Measurement":
-        """A copy on another device; this one is left as it is."""
+        """A copy on another device; `self` is not changed."""
         operator = copy.deepcopy(self.operator).to(device)
         return replace(self, operator=operator, y=self.y.to(device))

@@ -1,9 +1,9 @@
 """Measurement files: `y.npy` (P, *y_shape) with `y.json` beside it, or one `y.npz`.
 
-The sidecar says how y was made and carries the SHA-256 of y and of what its operator is made of, so
-that a sidecar of another y, or another Φ, is refused instead of silently giving a wrong image. What
-a seed determines is made again and checked; anything else is asked for, or packed in the .npz.
-Nothing is read with pickle, and no path is stored.
+The sidecar describes how y was measured. It carries the SHA-256 of y and of the operator's data, so
+that a stale sidecar or a wrong Φ is refused instead of silently giving a wrong image. An operator
+with a seed is generated again and checked; any other Φ or mask is packed in the .npz or must be
+given. Nothing is read with pickle, and no path is stored.
 """
 
 import logging
@@ -38,7 +38,7 @@ def sidecar_path(path: Path) -> Path:
 
 
 def outputs(path: Path) -> tuple[Path, ...]:
-    """The files that saving to `path` makes.
+    """The files that saving to `path` writes.
 
     Raises:
         UsageError: a suffix other than .npy and .npz.
@@ -61,7 +61,7 @@ def _describe(m: Measurement, stored: Mapping[str, NDArray[Any]]) -> Sidecar:
         image=ImageFacts(
             height=height, width=width, color=m.format.color, bit_depth=m.format.bit_depth
         ),
-        operator=m.operator.spec(),  # type: ignore[arg-type]
+        operator=m.operator.spec(),
         scale=m.scale,
         noise=NoiseFacts(sigma=m.noise) if m.noise else None,
         arrays={name: _facts(array) for name, array in stored.items()},
@@ -100,7 +100,7 @@ def as_values(array: NDArray[Any], label: str) -> NDArray[np.float32]:
     """y as float32; InputError for anything but finite real numbers."""
     if array.dtype.kind == "c":
         raise InputError(
-            f"{label}: complex values ({array.dtype}), and blocks are measured in real ones. Give "
+            f"{label}: complex values ({array.dtype}), and block sampling gives real ones. Give "
             "the real values that were measured; nothing is cast silently."
         )
     if array.dtype.kind not in "fiu" or array.size == 0 or array.ndim == 0:
@@ -119,11 +119,11 @@ def as_values(array: NDArray[Any], label: str) -> NDArray[np.float32]:
 
 
 def read_phi(path: Path, name: str | None = None) -> Phi:
-    """Φ from a file of arrays: the array `name`, or `phi`, or the only one.
+    """Φ from a file of arrays: the array `name`, else `phi`, else the only one.
 
     Raises:
-        InputError: an unreadable file or an array that is no sampling matrix.
-        UsageError: no such array, or several and no name.
+        InputError: an unreadable file, or an array that is not a sampling matrix.
+        UsageError: no such array, or several arrays and no name.
     """
     return Phi.given(arrays.pick(path, name, "--phi FILE:NAME", likely="phi"), str(path))
 
@@ -142,10 +142,10 @@ def from_values(
         y: (C, gh, gw, m), (gh, gw, m) or (gh · gw, m); blocks row by row. One plane is gray,
             three are rgb.
         shape: (H, W) of the image in pixels.
-        phi: the sampling matrix; or
-        seed: of the gaussian Φ that `csrecon sample` made, with blocks of `block` pixels.
+        phi: the sampling matrix (m, n); None with a seed.
+        seed: of csrecon's gaussian Φ for blocks of `block` pixels; None with `phi`.
         block: (bh, bw); None for square blocks (33×33 with a seed).
-        label: what to call y in messages.
+        label: name of y in messages.
 
     Raises:
         UsageError: neither or both of phi and seed.
@@ -156,21 +156,23 @@ def from_values(
         raise UsageError(f"shape {tuple(shape)}: expected (H, W), the size of the image.")
     if (phi is None) == (seed is None):
         raise UsageError(
-            f"{label}: give the Φ that measured it (--phi FILE, phi=) or the seed of a gaussian Φ "
-            "(--seed, seed=), one of both."
+            f"{label}: give either the Φ that measured it (--phi FILE, phi=) or the seed of a "
+            "gaussian Φ (--seed, seed=)."
         )
     m = values.shape[-1]
     if phi is None:
         assert seed is not None
         bh, bw = block or (DEFAULT_SIDE, DEFAULT_SIDE)
         if m > bh * bw:
-            raise InputError(f"{label}: {m} measurements a block of {bh}×{bw} pixels.")
+            raise InputError(
+                f"{label}: {m} measurements per block, more than its {bh}×{bw} pixels."
+            )
         phi = Phi.make(m, bh * bw, seed)
     operator = BlockOperator(phi, shape, block)
     if m != operator.m:
         raise InputError(
-            f"{label} of shape {y.shape} has {m} measurements a block, and Φ of shape "
-            f"{phi.shape} makes {operator.m}. Is this the right Φ?"
+            f"{label} of shape {y.shape} has {m} measurements per block, and Φ of shape "
+            f"{phi.shape} gives {operator.m}. Is this the right Φ?"
         )
     gh, gw = operator.grid
     blocks = values.size // m
@@ -191,11 +193,11 @@ def from_values(
 def _from_sidecar(
     facts: Sidecar, y: NDArray[Any], stored: Mapping[str, NDArray[Any]], label: str
 ) -> Measurement:
-    """The measurement of a y whose sidecar this is, with the arrays of its operator.
+    """The measurement that a sidecar describes, from y and the arrays of its operator.
 
     Raises:
-        InputError: a y or an array that the sidecar does not describe.
-        UsageError: an array that is needed and not there.
+        InputError: a y or an array that does not match the sidecar.
+        UsageError: a missing array.
     """
     known = facts.arrays.get("y")
     if known is None or y.shape != known.shape or files.sha256(y) != known.sha256:
@@ -218,19 +220,19 @@ def _from_sidecar(
 
 
 def _read_sidecar(path: Path, bare: bool) -> str | None:
-    """The text of a sidecar; None for a foreign .json beside values that are given as bare."""
+    """The text of a sidecar; None for the .json of another program beside bare values."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}).") from error
     if bare and '"csrecon-measurement"' not in text:
-        log.info("%s: not written by csrecon, so it is left aside.", path)
+        log.info("%s: not written by csrecon, so it is ignored.", path)
         return None
     return text
 
 
 def describes_itself(path: Path) -> bool:
-    """Whether csrecon wrote metadata beside or into this file."""
+    """Whether this file has csrecon's metadata, inside it or beside it."""
     if path.suffix.lower() == ".npz":
         return "metadata" in files.read_npz(path)
     beside = sidecar_path(path)
@@ -239,13 +241,13 @@ def describes_itself(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Given:
-    """What a user says of a file of values besides its path.
+    """What a user gives for a measurement file besides its path.
 
     Attributes:
-        phi: the Φ that measured, where the file neither packs it nor names its seed.
+        phi: Φ, if the file neither packs it nor has its seed.
         mask: the mask of Fourier sampling, likewise.
-        seed, shape, block: for bare values, as in `from_values`; a file with a sidecar has its
-            own, and takes none of them.
+        seed, shape, block: for bare values, as in `from_values`; not allowed with a sidecar, which
+            has its own.
     """
 
     phi: Phi | None = None
@@ -263,7 +265,7 @@ def load(path: Path, given: Given = _NOTHING_GIVEN) -> Measurement:
 
     Raises:
         InputError: damaged, stale, not finite, or measured with another operator.
-        UsageError: what is needed besides and was not given.
+        UsageError: Φ, mask, shape or seed missing, or given although the metadata has them.
     """
     metadata: str | None = None
     stored: dict[str, NDArray[Any]] = {}
@@ -298,7 +300,7 @@ def load(path: Path, given: Given = _NOTHING_GIVEN) -> Measurement:
         missing.append("--phi FILE or --seed N (the matrix that measured it)")
     if missing or given.shape is None:
         raise UsageError(
-            f"{path}: holds bare values, without what `csrecon sample` writes beside or into "
-            f"them, so this is missing: {'; '.join(missing)}."
+            f"{path}: holds bare values, without the metadata that `csrecon sample` writes, so "
+            f"this is missing: {'; '.join(missing)}."
         )
     return from_values(y, given.shape, phi, given.seed, given.block, str(path))

@@ -1,7 +1,7 @@
-"""Noise that a camera adds to y: Gaussian of its electronics, Poisson of the light.
+"""Measurement noise on y: Gaussian (electronics) and Poisson (photon counting).
 
-Source: the photons of the bright and the dark half of a pattern arrive independently, as a
-micromirror device counts them: y = Poisson(P Φ⁺x)/P - Poisson(P Φ⁻x)/P.
+With P photons per unit of y, the photons of the positive and the negative part of a pattern are
+counted independently, as with a micromirror device: y = Poisson(P Φ⁺x)/P - Poisson(P Φ⁻x)/P.
 """
 
 import math
@@ -15,16 +15,16 @@ from csrecon.errors import UsageError
 from csrecon.io.files import sha256
 from csrecon.sensing.measurement import Measurement
 
-_STREAM = 0x6E6F  # keeps the noise of a seed apart from the Φ of that seed
+_STREAM = 0x6E6F  # separates the noise of a seed from the Φ of the same seed
 
 
 @dataclass(frozen=True)
 class Noise:
-    """What to add.
+    """The noise to add.
 
     Attributes:
-        sigma: standard deviation of Gaussian noise, in the units of y.
-        photons: how many photons a value of 1 stands for; None for no Poisson noise.
+        sigma: standard deviation of the Gaussian noise, in the units of y.
+        photons: number of photons per unit of y; None for no Poisson noise.
     """
 
     sigma: float = 0.0
@@ -33,18 +33,18 @@ class Noise:
     def __post_init__(self) -> None:
         """Raise UsageError for a negative sigma, or photons that are not positive."""
         if not (math.isfinite(self.sigma) and self.sigma >= 0):
-            raise UsageError(f"noise sigma {self.sigma}: expected a number from 0 on.")
+            raise UsageError(f"noise sigma {self.sigma}: expected a number of at least 0.")
         if self.photons is not None and not (math.isfinite(self.photons) and self.photons > 0):
             raise UsageError(f"photons {self.photons}: expected a positive number.")
 
     def added(self, m: Measurement, x: Tensor, seed: int) -> Measurement:
-        """The measurement m of images x (B, C, H, W), with noise; it remembers how much.
+        """The measurement m of images x (B, C, H, W) with noise added and its σ recorded.
 
-        The noise is drawn from the seed and the content of x: every image has noise of its own,
-        and the same image has the same again.
+        The noise is seeded by `seed` and the content of x: different images have independent noise,
+        and equal images have equal noise.
 
         Raises:
-            UsageError: photons for an operator that counts none.
+            UsageError: photons for an operator without a photon model.
         """
         if not self.sigma and self.photons is None:
             return m

@@ -19,11 +19,11 @@ def sample(picture: Picture, options: SamplingOptions, noise: Noise = NOISELESS)
 
     Args:
         picture: planes (P, C, H, W).
-        options: which operator; their seed is also that of the noise.
-        noise: what is added to y.
+        options: of the operator; their seed also seeds the noise.
+        noise: added to y.
 
     Raises:
-        UsageError: options that do not fit each other.
+        UsageError: options that contradict each other.
         InputError: a picture that the operator cannot measure.
     """
     operator = make_operator(domain_of(picture), options)

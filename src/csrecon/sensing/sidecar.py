@@ -1,23 +1,39 @@
-"""What a measurement file says about itself: `y.json`, and `metadata` in a .npz.
+"""The metadata of a measurement file: `y.json`, or `metadata` in a .npz.
 
-Version 3 writes the operator by its kind and names every array. Versions 1 and 2 knew blocks only,
-and y as the only array; they are read as what they would be in version 3.
+Version 3 stores the spec of the operator, tagged by its kind, and lists every array. Versions 1 and
+2 had block operators only, and y as the only array; they are converted to version 3 when read.
 """
 
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+)
 
 from csrecon.errors import InputError
 from csrecon.io.images import BitDepth, Color
-from csrecon.sensing.operators.block import BlockSpec
-from csrecon.sensing.operators.fourier import FourierSpec
-from csrecon.sensing.operators.identity import IdentitySpec
+from csrecon.sensing.operators import OPERATORS, OperatorSpec
 
 VERSION = 3
 
-AnySpec = Annotated[BlockSpec | FourierSpec | IdentitySpec, Field(discriminator="kind")]
+
+def _of_its_kind(given: Any) -> Any:
+    """The spec of the kind that is written, so that OPERATORS alone lists the kinds."""
+    if not isinstance(given, dict):
+        return given
+    kind = given.get("kind")
+    if kind not in OPERATORS:
+        raise ValueError(f"kind of operator {kind!r}: known: {', '.join(OPERATORS)}")
+    return OPERATORS[kind].model_validate(given)
+
+
+AnySpec = Annotated[SerializeAsAny[OperatorSpec], BeforeValidator(_of_its_kind)]
 
 
 class _Part(BaseModel):
@@ -34,13 +50,13 @@ class ImageFacts(_Part):
 
 
 class NoiseFacts(_Part):
-    """The noise on y, as far as it is known."""
+    """The noise on y, if it is known."""
 
     sigma: float = Field(gt=0, allow_inf_nan=False)
 
 
 class ArrayFacts(_Part):
-    """An array of the measurement: shape, type in NumPy's words, and the SHA-256 of its bytes."""
+    """An array of the measurement: shape, NumPy dtype, and the SHA-256 of its bytes."""
 
     shape: tuple[int, ...] = Field(min_length=1, max_length=8)
     dtype: Literal["<f4", "|u1"]
@@ -62,7 +78,7 @@ class Sidecar(_Part):
 
 
 def parse(text: str, label: str) -> Sidecar:
-    """Sidecar of its JSON; InputError for anything else, with `label` in its message."""
+    """Parse the JSON of a sidecar; raise InputError, with `label` in it, for anything else."""
     try:
         content = json.loads(text)
         version = content.get("version", 1)

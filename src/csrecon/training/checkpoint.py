@@ -1,4 +1,4 @@
-"""Checkpoints of a run: everything that continuing exactly needs, written whole or not at all."""
+"""Checkpoints of a run: the full state for an exact continuation, written atomically."""
 
 import hashlib
 import pickle
@@ -16,15 +16,15 @@ RECIPE = "recipe.json"
 
 
 def fingerprint(recipe: Recipe) -> str:
-    """What has to agree between a checkpoint and the run that continues it."""
+    """Digest of the recipe, which a checkpoint and the run that continues it must share."""
     return hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()
 
 
 def save(folder: Path, recipe: Recipe, state: dict[str, Any]) -> None:
-    """Write the state of a run, replacing the one before only once it is complete.
+    """Write the state of a run; the previous checkpoint is replaced once it is complete.
 
     Raises:
-        ResourceError: it cannot be written; the one before is intact.
+        ResourceError: it cannot be written; the previous checkpoint is intact.
     """
     with files.new_files(folder / FILE, overwrite=True) as (temporary,):
         torch.save({"recipe": fingerprint(recipe), **state}, temporary)
@@ -48,13 +48,13 @@ def load(folder: Path, recipe: Recipe) -> dict[str, Any]:
     if state["recipe"] != fingerprint(recipe) and not _is_described(folder, recipe):
         raise ModelError(
             f"{path}: belongs to a run with another recipe or other --set values; continue it "
-            "with the same, or start anew with another --out."
+            "with the same, or start a new run with another --out."
         )
     return state
 
 
 def _is_described(folder: Path, recipe: Recipe) -> bool:
-    """Whether recipe.json beside the checkpoint, perhaps of an earlier release, is this recipe."""
+    """Whether recipe.json beside the checkpoint, maybe of an earlier release, is this recipe."""
     path = folder / RECIPE
     try:
         return Recipe.model_validate_json(path.read_text(encoding="utf-8")) == recipe

@@ -1,4 +1,4 @@
-"""Training data: images decoded once to uint8, cropped and turned on the device."""
+"""Training data: images decoded once to uint8, cropped and augmented on the device."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,16 +18,16 @@ BLOCK = 33
 
 
 class Patches:
-    """Random square crops of images that lie, flat and uint8, in the device's memory.
+    """Random square crops of images that are stored as uint8 on the device.
 
     Args:
         paths: image files; their luma is used.
-        options: the scales, the patch, and whether a fixed pool of crops is drawn once.
-        device: where everything happens.
-        seed: of that pool.
+        options: the scales, the patch size, and whether a fixed pool of crops is used.
+        device: of the images and the crops.
+        seed: of the fixed pool.
 
     Raises:
-        InputError: an unreadable image, or none as large as a crop.
+        InputError: an unreadable image, or no image as large as a crop.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Patches:
             self._pool = self._corners(count, torch.Generator().manual_seed(seed))
 
     def _corners(self, count: int, draw: torch.Generator) -> Tensor:
-        """(count, 2): where a crop begins in the flat pixels, and its row length."""
+        """(count, 2): index of a crop's first pixel in the flat array, and the row length."""
         room = (self._shapes - self.patch + 1).prod(dim=1).double()
         which = torch.multinomial(room, count, replacement=True, generator=draw)
         free = self._shapes[which] - self.patch + 1
@@ -58,7 +58,7 @@ class Patches:
         return torch.stack([self._offsets[which] + top * width + left, width], dim=1)
 
     def batch(self, count: int, draw: torch.Generator) -> Tensor:
-        """Random crops (count, 1, patch, patch) in [0, 1], flipped and turned at random."""
+        """Random crops (count, 1, patch, patch) in [0, 1], randomly flipped and transposed."""
         if self._pool is None:
             corners = self._corners(count, draw)
         else:

@@ -1,8 +1,8 @@
-"""The training loop: one generator that yields what a step computed.
+"""The training loop: a generator that yields the progress after every step.
 
-A step draws patches, a ratio, a Φ and the iteration counts R_i, reconstructs, and lowers the
-loss of the last iterate (R, section 3.3), with what the recipe adds. Everything random comes
-from one generator whose state the checkpoint keeps, so that a run continues exactly.
+A step draws patches, a ratio, a Φ and the iteration counts R_i, reconstructs, and minimizes the
+loss of the last iterate (R, section 3.3) plus the other terms of the recipe. All randomness comes
+from generators whose states are part of the checkpoint, so that a run continues exactly.
 """
 
 import math
@@ -22,12 +22,12 @@ from csrecon.training.data import Patches
 from csrecon.training.recipe import ObjectiveOptions, Recipe
 from csrecon.training.tasks import Task
 
-_FLOOR = 1e-5  # of an image's MSE under the logarithm: 50 dB
+_FLOOR = 1e-5  # added to an image's MSE inside the logarithm: 50 dB
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a step was and gave: loss as optimised, PSNR in dB of the batch's last iterate."""
+    """A finished step: the loss as minimized, and the PSNR in dB of the batch's last iterate."""
 
     step: int
     steps: int
@@ -40,7 +40,7 @@ class Progress:
 
 
 class Objective(nn.Module):
-    """The recipe's loss as a module, so that data-parallel wrappers see one forward."""
+    """The recipe's loss as a module with one forward, as data-parallel wrappers need it."""
 
     def __init__(self, network: Unfolding, options: ObjectiveOptions) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Objective(nn.Module):
         return torch.log10(per_image + _FLOOR) if self.options.loss == "log" else per_image
 
     def _falls(self, m: Measurement, x: Tensor, counts: tuple[int, ...], now: Tensor) -> Tensor:
-        """By how much the images became worse by the last iteration of every layer, mean."""
+        """Mean increase of the images' loss by the last iteration of every layer, at least 0."""
         if min(counts) < 2:
             return now.new_zeros(())
         fewer = self.network.at([count - 1 for count in counts])
@@ -85,17 +85,17 @@ class Objective(nn.Module):
 
 
 class Trainer:
-    """The state of a run: network, averaged weights, optimiser, generator, step.
+    """The state of a run: network, averaged weights, optimiser, generators, step.
 
     Args:
         network: trained in place.
-        recipe: the run.
-        patches: where patches come from.
-        device: where the network is.
-        rank: of this process; each draws its own patches, and all the same Φ and counts.
+        recipe: of the run.
+        patches: source of the training patches.
+        device: of the network.
+        rank: of this process; each draws its own patches, and all draw the same Φ and counts.
         wrap: a data-parallel wrapper for the objective.
-        fit_seconds: when given, the learning-rate curve and the stages follow the time used of
-            it, and the run ends with it, instead of `recipe.steps`.
+        fit_seconds: if given, learning-rate curve, stages and end of the run follow the training
+            time up to this limit instead of `recipe.steps`.
     """
 
     def __init__(
@@ -134,11 +134,11 @@ class Trainer:
         return min(1.0, self.step / self.recipe.steps)
 
     def averaged(self) -> dict[str, Tensor]:
-        """The state dict of the averaged weights."""
+        """The state dict of the exponential moving average of the weights."""
         return {key: value.clone() for key, value in self._average.items()}
 
     def own_states(self) -> list[Tensor]:
-        """The generator state of every process; all of them have to ask."""
+        """The generator state of every process; every process must call this."""
         mine = self._own.get_state()
         if not distributed.is_initialized():
             return [mine]
@@ -147,7 +147,7 @@ class Trainer:
         return states
 
     def state(self, own: list[Tensor]) -> dict[str, Any]:
-        """All that `restore` needs, with what `own_states` gave."""
+        """The state for `restore`, with the result of `own_states`."""
         return {
             "network": self.network.state_dict(),
             "average": self._average,
@@ -164,7 +164,7 @@ class Trainer:
         """Continue from a state as if the run had never stopped.
 
         Raises:
-            UsageError: the state is of fewer processes than this rank.
+            UsageError: the state was written by fewer processes.
         """
         if rank >= len(state["own"]):
             raise UsageError(
@@ -181,7 +181,7 @@ class Trainer:
         self.step, self.seconds = state["step"], state["seconds"]
 
     def learning_rate(self) -> float:
-        """The rate of the next step: linear warm-up, then a cosine over the progress."""
+        """The learning rate of the next step: linear warm-up, then a cosine over the progress."""
         options = self.recipe.optimiser
         first, last = options.learning_rate, options.final_learning_rate
         curve = last + (first - last) * 0.5 * (1 + math.cos(math.pi * self.progress))
@@ -242,7 +242,7 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.optimiser.clip)
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        # Early on the average follows closely, so that it forgets the initial weights.
+        # The decay is smaller early on, so that the moving average forgets the initial weights.
         decay = min(self.recipe.optimiser.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for key, value in self.network.state_dict().items():

@@ -1,8 +1,8 @@
 """Recipes: everything that a training run depends on, by name, in recipes.yaml.
 
-A recipe has parts: the task (what is measured), the data, the objective (what is lowered) and the
-optimiser. A field of a part may also be given beside them by its own name, which no other part has;
-so recipes.yaml is written, and so the recipes of the first release were.
+A recipe has parts: the task (how images are measured), the data, the objective (the loss) and the
+optimiser. The names of the parts' fields are unique, so a field may also be given at the top level;
+recipes.yaml and the recipes of the first release use this form.
 """
 
 from collections.abc import Mapping
@@ -26,19 +26,19 @@ class _Part(BaseModel):
 
 
 class Stage(_Part):
-    """Iteration counts of a part of the run: every R_i in 1..cap while progress < until."""
+    """Iteration counts of a stage of the run: every R_i in 1..cap while progress < until."""
 
     until: float = Field(gt=0, le=1)
     cap: int = Field(ge=1)
 
 
 class DataOptions(_Part):
-    """Where patches come from.
+    """The training images and patches.
 
     Attributes:
         sets: names of image sets or folders.
         fraction: share of the paper's 88,912 blocks of 33×33, as a fixed pool of patches with that
-            many pixels; 1 crops anew at every step.
+            many pixels; 1 draws new crops at every step.
         scales: every image is also used at these sizes.
         patch: side of a training patch in pixels.
         batch: patches per step and process.
@@ -52,15 +52,15 @@ class DataOptions(_Part):
 
 
 class ObjectiveOptions(_Part):
-    """What is lowered.
+    """The loss.
 
     Attributes:
-        loss: `mse` of the last iterate, or its mean over images of log10 (`log`).
-        every: weight of the mean loss over all iterates beside that of the last.
-        worse: weight of the penalty on iterates whose loss exceeds the one before.
+        loss: `mse` of the last iterate, or the mean over images of its log10 (`log`).
+        every: weight of the mean loss over all iterates, added to that of the last.
+        worse: weight of the penalty on iterates whose loss exceeds that of the previous one.
         rising: weight of the penalty on images that are worse than with one iteration less of
             every layer.
-        penalty: weight of the blocks' own penalty, summed over the iterations; 0 computes none.
+        penalty: weight of the blocks' own penalty, summed over the iterations; 0 for none.
     """
 
     loss: Literal["mse", "log"] = "mse"
@@ -71,15 +71,15 @@ class ObjectiveOptions(_Part):
 
 
 class OptimiserOptions(_Part):
-    """How it is lowered: Adam.
+    """Adam, its learning rate and the precision.
 
     Attributes:
         learning_rate, final_learning_rate: ends of the curve (cosine after the warm-up).
-        warmup: steps of linear rise.
+        warmup: steps of linear warm-up.
         betas: of Adam.
-        clip: largest norm of the gradient; 0 for none.
-        ema: of the averaged weights.
-        precision: of the convolutions; images and the gradient step stay fp32.
+        clip: largest norm of the gradient; 0 for no clipping.
+        ema: decay of the exponential moving average of the weights.
+        precision: of the convolutions; images and gradient steps are always fp32.
     """
 
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -96,7 +96,7 @@ _PARTS: dict[str, type[BaseModel]] = {
     "objective": ObjectiveOptions,
     "optimiser": OptimiserOptions,
 }
-# How the first release called what has moved.
+# Names of the first release, and where their values belong now.
 _OLD_NAMES = {"data_fraction": "fraction"}
 _OLD_ARGUMENTS = {
     "features": ("block", "features"),
@@ -116,14 +116,14 @@ class Recipe(_Part):
 
     Attributes:
         model: the entry of models.yaml whose network is trained.
-        init: the entry or .safetensors file it begins with; a recursive network begins its
-            unrolled one, and the one without its RFMU. None for random weights.
+        init: the entry or .safetensors file with the initial weights; a recursive network can
+            initialize its unrolled form, and itself without the RFMU. None for random weights.
         changes: to the parts of the entry's blueprint.
         task, data, objective, optimiser: the parts.
-        stages: caps of the iteration counts against progress; the last reaches 1.
-        equal: probability that all R_i of a step are one number; else each is drawn by itself.
-        zero_tail: the last convolution of every block begins at zero, so that the untrained
-            network leaves x⁰ as it is.
+        stages: caps of the iteration counts over the progress; the last reaches 1.
+        equal: probability that all R_i of a step are equal; else each is drawn independently.
+        zero_tail: the last convolution of every block is initialized to zero, so that the
+            untrained network does not change x⁰.
         steps: length of the run.
         seed: of everything random.
     """
@@ -147,7 +147,7 @@ class Recipe(_Part):
         return into_parts(given) if isinstance(given, Mapping) else given
 
     def blueprint(self) -> Blueprint:
-        """The network to train: the entry's, with the recipe's changes."""
+        """The blueprint of the network to train: the entry's, with the recipe's changes."""
         fields = cards.card(self.model).blueprint().model_dump()
         for part, options in self.changes.items():
             fields[part] = {**fields.get(part, {}), **options}
@@ -183,7 +183,7 @@ class Recipe(_Part):
 
 
 def places(task: str) -> dict[str, str]:
-    """Which part every field lies in, by the field's name."""
+    """Name of a field -> the part that it belongs to."""
     parts = {**_PARTS, "task": TASKS[task]}
     return {
         field: part
@@ -194,7 +194,7 @@ def places(task: str) -> dict[str, str]:
 
 
 def into_parts(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a recipe with those of its parts where they belong."""
+    """The fields of a recipe, with top-level fields moved into their parts."""
     fields = {_OLD_NAMES.get(name, name): value for name, value in given.items()}
     if not isinstance(fields.get("data", {}), Mapping | DataOptions):
         fields["sets"] = fields.pop("data")

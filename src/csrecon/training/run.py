@@ -1,9 +1,9 @@
-"""A run on disk: a folder with the recipe, a log in JSON lines, a checkpoint and the weights.
+"""A training run on disk: a folder with recipe, log in JSON lines, checkpoint and weights.
 
-recipe.json         what was run
+recipe.json         the recipe
 log.jsonl           losses, and PSNR on the validation images per ratio and IPL
-checkpoint.pt       everything that continuing exactly needs
-weights.safetensors the averaged weights with their blueprint: works with --model
+checkpoint.pt       the full state for an exact continuation
+weights.safetensors the moving average of the weights with their blueprint, for --model
 curve.png           the learning curve
 """
 
@@ -37,16 +37,17 @@ _LOG_EVERY = 50
 
 @dataclass(frozen=True)
 class Options:
-    """How a run is carried out; what it computes is the recipe's.
+    """How a run is carried out; the recipe defines what it computes.
 
     Attributes:
         out: the run's folder.
         data: training images.
         validation: images to score on; may be empty.
-        device: where to train.
-        resume: continue the checkpoint in `out`.
-        max_seconds: stop after so much training time, of all sessions together; None never.
-        fit: the learning-rate curve and the stages follow max_seconds instead of the steps.
+        device: to train on.
+        resume: continue from the checkpoint in `out`.
+        max_seconds: limit of the training time, summed over interrupted and continued runs; None
+            for no limit.
+        fit: learning-rate curve and stages follow max_seconds instead of the steps.
         save_every: seconds of training between checkpoints, each with a validation.
     """
 
@@ -61,7 +62,7 @@ class Options:
 
 
 def _network(recipe: Recipe, fresh: bool) -> Unfolding:
-    """The network to train; a fresh run gives it its first weights."""
+    """The network to train; with initial weights if the run is new."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         network = recipe.blueprint().build()
@@ -80,7 +81,7 @@ def _network(recipe: Recipe, fresh: bool) -> Unfolding:
 def _begin(network: Unfolding, init: str) -> None:
     source = zoo.load(init)
     if not isinstance(source, Unfolding):
-        raise UsageError(f"{init}: a classical solver has no weights to begin with.")
+        raise UsageError(f"{init}: a classical solver has no weights to start from.")
     if type(source.modulation) is not type(network.modulation):
         unroll(source, network)
     else:
@@ -88,7 +89,7 @@ def _begin(network: Unfolding, init: str) -> None:
 
 
 def _agree(trainer: Trainer, stop: bool) -> bool:
-    """Let all processes know the same time and whether one was asked to stop."""
+    """Agree between processes on the training time; return whether any of them should stop."""
     if not distributed.is_initialized():
         return stop
     known = torch.tensor([trainer.seconds, float(stop)], device=trainer.device)
@@ -101,8 +102,8 @@ class Run:
     """A training run in its folder.
 
     Raises:
-        UsageError: the folder holds a run already and `resume` is false, or weights to begin
-            with that do not fit.
+        UsageError: the folder holds a run already and `resume` is false, or initial weights
+            that do not fit.
         InputError, ModelError: nothing to resume, or a checkpoint of another recipe.
     """
 
@@ -130,7 +131,7 @@ class Run:
         self._begin_log()
 
     def _begin_log(self) -> None:
-        """Keep the log up to the step that is continued from; write the recipe."""
+        """Truncate the log after the step of the checkpoint; write the recipe."""
         if self.rank:
             return
         path = self.options.out / LOG
@@ -148,7 +149,7 @@ class Run:
                 stream.write(json.dumps(record) + "\n")
 
     def steps(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Progress]:
-        """Train; yield every step. Ends with the run, its time, or `stop`, and saves then.
+        """Train and yield every step; save at the end of the run or of its time, or on `stop`.
 
         Raises:
             CheckError: the loss became NaN; the last checkpoint is intact.
@@ -188,7 +189,7 @@ class Run:
         return network.eval()
 
     def save(self) -> None:
-        """Write the checkpoint and the averaged weights (process 0 of several)."""
+        """Write the checkpoint and the averaged weights (process 0 only)."""
         own = self.trainer.own_states()
         if self.rank:
             return

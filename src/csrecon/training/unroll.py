@@ -1,9 +1,9 @@
-"""A trained network as the beginning of another one.
+"""Initialization of a network with the weights of a trained one.
 
-A network of 5 layers visited 4 times each computes what 20 layers compute that each hold the
-weights of the layer they stand for, its gains multiplied in and its kernels turned. Training
-starts from there instead of from random weights, and lets the copies part. `widen` is for a
-network of the same layers that hears more.
+A network of 5 layers with 4 iterations each equals 20 layers with copies of its weights, with the
+gains folded into them and the kernels rotated. Training starts from these instead of from random
+weights, and the copies diverge. `widen` is for a network with the same layers whose modulation has
+more inputs.
 """
 
 import torch
@@ -25,11 +25,11 @@ def _gain(source: Unfolding, level: float, visits: list[Visit]) -> Tensor:
 
 
 def _origins(source: Unfolding, target: Unfolding) -> list[list[Visit]]:
-    """For every layer of the target, the visits of the source that it stands for."""
+    """For every layer of the target, the visits of the source that it replaces."""
     counts, layers = target.schedule.counts, len(source.blocks)
     if max(counts) > 1:
         if len(counts) != layers or target.recursion.rotate != source.recursion.rotate:
-            raise UsageError("a recursive network can begin only as one with the same recursion.")
+            raise UsageError("a recursive network can start only from one with the same recursion.")
         visits = list(source.schedule.visits(source.trained.ipl))
         return [[visit for visit in visits if visit.layer == layer] for layer in range(layers)]
     schedule = source.schedule
@@ -37,7 +37,7 @@ def _origins(source: Unfolding, target: Unfolding) -> list[list[Visit]]:
         ipl, rest = divmod(len(counts), layers)
         if rest or not ipl:
             raise UsageError(
-                f"a network of {len(counts)} layers cannot begin as {layers} layers unrolled: "
+                f"a network of {len(counts)} layers cannot start from {layers} layers unrolled: "
                 f"expected a multiple of {layers}."
             )
         schedule = schedule.with_ipl(ipl)
@@ -47,20 +47,20 @@ def _origins(source: Unfolding, target: Unfolding) -> list[list[Visit]]:
 
 @torch.no_grad()
 def unroll(source: Unfolding, target: Unfolding) -> None:
-    """Give `target`, which hears less than the recursive `source` or nothing, its weights.
+    """Copy weights from a recursive `source` to a `target` without recursion or without RFMU.
 
-    A target without recursion has a layer an iteration. At the middle of its ratios it then
-    computes what `source` does, but for halved updates, because a layer of its own goes all of
-    its way. A target with the same recursion gets the mean of the gains of a layer's iterations.
-    Elsewhere a RatioGain gets the slope over the ratio that fits the gains of all iterations best
-    (least squares), and NoModulation keeps the middle.
+    A target without recursion has one layer per iteration. At the middle of its ratios it then
+    computes the same as `source`, except for relaxation, which single layers do not have. A target
+    with the same recursion gets the mean of the gains over a layer's iterations. At other ratios a
+    RatioGain has the slope that fits the gains of all iterations best (least squares), and
+    NoModulation keeps the gains of the middle.
 
     Raises:
         UsageError: other blocks, another number of iterations, or a target with an RFMU.
     """
     gains_of = target.modulation
     if not isinstance(gains_of, RatioGain | NoModulation):
-        raise UsageError("a network with an RFMU cannot begin as another one without its weights.")
+        raise UsageError("a network with an RFMU cannot start from one whose modulation differs.")
     origins = _origins(source, target)
     levels = torch.linspace(*target.trained.ratios, _LEVELS)
     gains = torch.stack(
@@ -91,10 +91,10 @@ def unroll(source: Unfolding, target: Unfolding) -> None:
 
 @torch.no_grad()
 def widen(source: Unfolding, target: Unfolding) -> None:
-    """Give `target` the weights of `source`; what it hears besides begins without effect.
+    """Copy the weights of `source` to `target`; further inputs of its modulation have weight 0.
 
     Raises:
-        UsageError: networks that differ in more than what the modulation hears last.
+        UsageError: networks that differ in more than the last inputs of the modulation.
     """
     state = source.state_dict()
     for name, parameter in target.state_dict().items():

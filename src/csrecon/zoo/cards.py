@@ -1,7 +1,7 @@
-"""Cards: what models.yaml says of every model, validated.
+"""Model cards: the validated entries of models.yaml.
 
-A card is a blueprint (csrecon.reconstructors.blueprint), where the weights are, and the figures
-that were published and measured. $CSRECON_MODELS names a file with models of one's own.
+A card holds a blueprint (csrecon.reconstructors.blueprint), the location of the weights, and the
+published and measured results. $CSRECON_MODELS names a file with your own models.
 """
 
 import os
@@ -22,8 +22,8 @@ from csrecon.reconstructors.solvers import SOLVERS
 
 _HERE = Path(__file__).parent
 BUNDLED = _HERE / "bundled"
-"""Weights that come with the package."""
-_SAME_RATIO = 0.05  # m is rounded, so that a ratio may differ a little from the nominal one
+"""Folder of the weights that come with the package."""
+_SAME_RATIO = 0.05  # relative; m is rounded, so a ratio may differ slightly from the nominal one
 
 
 class _Part(BaseModel):
@@ -39,9 +39,9 @@ class Bundled(_Part):
 
 
 class Checkpoint(_Part):
-    """One of the authors' `.pkl` files, converted once it is here.
+    """A checkpoint of the authors, a `.pkl` file, which is converted after the download.
 
-    `phi` and `start` are the MATLAB files of its Φ and Q, where it works with no others.
+    `phi` and `start` are the MATLAB files of its Φ and Q, if it works with these only.
     """
 
     checkpoint: Remote
@@ -62,7 +62,7 @@ Weights = Bundled | Checkpoint | Hub | Remote
 
 
 class Result(_Part):
-    """One table of figures: ratio -> (PSNR in dB, SSIM)."""
+    """One table of results: ratio -> (PSNR in dB, SSIM)."""
 
     dataset: str
     protocol: Protocol
@@ -72,7 +72,7 @@ class Result(_Part):
 
 
 class ModelCard(Blueprint):
-    """An entry of models.yaml; per-ratio weights are one file a ratio."""
+    """An entry of models.yaml; per-ratio weights are one file per ratio."""
 
     summary: str
     parameters: int
@@ -84,7 +84,7 @@ class ModelCard(Blueprint):
     measured: tuple[Result, ...] = ()
 
     def blueprint(self) -> Blueprint:
-        """The part of the card that weights files carry too."""
+        """The part of the card that weights files also contain."""
         return Blueprint(**{name: getattr(self, name) for name in Blueprint.model_fields})
 
     @property
@@ -104,7 +104,7 @@ class ModelCard(Blueprint):
             return self.weights
         known = ", ".join(f"{ratio:g}" for ratio in self.weights)
         if asked is None:
-            raise ModelError(f"this network has weights for the ratios {known}: say which.")
+            raise ModelError(f"this network has weights for the ratios {known}: give the ratio.")
         ratio = min(self.weights, key=lambda known: abs(known - asked))
         if abs(ratio - asked) > _SAME_RATIO * ratio:
             raise ModelError(
@@ -115,7 +115,7 @@ class ModelCard(Blueprint):
     def published_at(
         self, dataset: str, protocol: Protocol, ipl: str, ratio: float
     ) -> tuple[float, float] | None:
-        """The paper's PSNR and SSIM there, or None."""
+        """The paper's PSNR and SSIM under these conditions, or None."""
         for result in self.published:
             if (result.dataset, result.protocol, str(result.ipl)) == (dataset, protocol, ipl):
                 return result.values.get(ratio)
@@ -134,7 +134,7 @@ class _UniqueKeys(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         if len(keys) != len(set(map(str, keys))):
             raise yaml.constructor.ConstructorError(
-                None, None, f"a key stands twice among {keys}", node.start_mark
+                None, None, f"a key is given twice among {keys}", node.start_mark
             )
         return super().construct_mapping(node, deep)
 
@@ -155,7 +155,7 @@ def read_cards(path: Path) -> dict[str, ModelCard]:
 
 @cache
 def _own() -> dict[str, ModelCard]:
-    packed = _HERE / "models.yaml"  # in an installed package; a checkout has it at its root
+    packed = _HERE / "models.yaml"  # of an installed package; a checkout has the file at its root
     return read_cards(packed if packed.exists() else _HERE.parents[2] / "models.yaml")
 
 
@@ -163,12 +163,14 @@ def _own() -> dict[str, ModelCard]:
 def _added(path: Path, _changed: int) -> dict[str, ModelCard]:
     added = read_cards(path)
     if taken := _own().keys() & added:
-        raise ModelError(f"{path}: {', '.join(sorted(taken))}: names of csrecon's own models.")
+        raise ModelError(
+            f"{path}: {', '.join(sorted(taken))}: names that csrecon's own models have."
+        )
     return added
 
 
 def cards() -> dict[str, ModelCard]:
-    """The cards of the zoo by name, with those of the file that $CSRECON_MODELS names now."""
+    """All model cards by name, including those of the file in $CSRECON_MODELS."""
     extra = os.environ.get("CSRECON_MODELS")
     if not extra:
         return _own()
@@ -181,7 +183,7 @@ def card(name: str) -> ModelCard:
     """The card of a model.
 
     Raises:
-        ModelError: no model of that name; the nearest one is named.
+        ModelError: no model of that name; the message names the closest one.
     """
     if name in SOLVERS:
         raise ModelError(f"{name!r} is a classical solver: it has no card and no weights.")

@@ -1,8 +1,8 @@
-"""Image sets by name: their cards, and where their files are found on this machine.
+"""Image sets by name: their cards, and their files on this machine.
 
-A set lies in a folder of its name under one of: the given data folder, $CSRECON_DATA, and the
-cache. Where none has it, it is downloaded into the cache, file by file, each with its digest
-from sets/NAME.txt.
+A set is a folder of its name in the given data folder, in $CSRECON_DATA or in the cache. A set that
+none of them has is downloaded into the cache; every file is verified by its digest in
+sets/NAME.txt.
 """
 
 import os
@@ -21,13 +21,13 @@ _LINE = re.compile(r"(\w+:[0-9a-f]+)  ([A-Za-z0-9][\w.-]*)")
 
 @dataclass(frozen=True)
 class DatasetCard:
-    """What a set is.
+    """The description of an image set.
 
     Attributes:
-        title: its images in words.
-        count: how many.
-        use: what it is for: training, validation (choices may be made on it) or test.
-        repository, commit, folder: where it lies on GitHub.
+        title: description of the images.
+        count: number of images.
+        use: training, validation (choices may be made on it) or test.
+        repository, commit, folder: its location on GitHub.
     """
 
     title: str
@@ -39,7 +39,7 @@ class DatasetCard:
 
     @property
     def source(self) -> str:
-        """Where it comes from, for people."""
+        """Its origin, as text."""
         return f"github.com/{self.repository} @ {self.commit}, {self.folder}"
 
     def url(self, name: str) -> str:
@@ -92,7 +92,7 @@ def card(name: str) -> DatasetCard:
     """The card of a set.
 
     Raises:
-        ModelError: no set of that name; the nearest one is named.
+        ModelError: no set of that name; the message names the closest one.
     """
     if name not in DATASETS:
         raise ModelError(f"no data set named {name!r}: {nearest(name, DATASETS)}")
@@ -100,7 +100,7 @@ def card(name: str) -> DatasetCard:
 
 
 def remotes(name: str) -> dict[str, Remote]:
-    """The files of a set by name; none where their digests are not known.
+    """The files of a set by name; empty if their digests are not known.
 
     Raises:
         ModelError: the list of digests is damaged.
@@ -119,7 +119,7 @@ def remotes(name: str) -> dict[str, Remote]:
 
 
 def download(name: str) -> Path:
-    """The folder of a set in the cache, complete and verified; what is missing is downloaded.
+    """The folder of a set in the cache, complete and verified; missing files are downloaded.
 
     Raises:
         ModelError: no digests are known, or as in downloads.fetch.
@@ -130,19 +130,19 @@ def download(name: str) -> Path:
     if not wanted:
         card = DATASETS[name]
         if folder.is_dir() and len(list_images(folder)) == card.count:
-            return folder  # put there by hand
+            return folder  # placed there by hand
         raise ModelError(
             f"{name}: the digests of its files are not known, so csrecon does not download it. "
-            f"It comes from {card.source}."
+            f"Its source is {card.source}."
         )
     fetch_all(name, [(remote, folder / file) for file, remote in wanted.items()])
     return folder
 
 
 def verify(name: str, folder: Path) -> list[str]:
-    """What is wrong with a set in a folder, one line a file; nothing if all is well.
+    """The faults of a set in a folder, one line per file; empty if the set is intact.
 
-    A set known by its pixels may lie there in any lossless format.
+    A set with digests of pixels may be in any lossless format.
 
     Raises:
         InputError: no such folder, or no image in it.
@@ -211,7 +211,7 @@ def images(name: str, data_dir: Path | None = None) -> list[Path]:
 
 
 def at_hand(name: str, data_dir: Path | None = None) -> bool:
-    """Whether a set lies on this machine, so that nothing would be downloaded."""
+    """Whether a set is on this machine, so that nothing needs to be downloaded."""
     places = [*_given(name, data_dir), _cached(name)]
     return any(p.is_dir() and len(list(p.iterdir())) >= DATASETS[name].count for p in places)
 

@@ -33,11 +33,11 @@ def file(repository: str, name: str, revision: str | None = None) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         first = str(error).strip().partition("\n")[0]
         at = f" at {revision}" if revision else ""
-        raise ModelError(f"hf:{repository}{at}: {name} cannot be had ({first}).") from error
+        raise ModelError(f"hf:{repository}{at}: {name} is unavailable ({first}).") from error
 
 
 def checked(repository: str, name: str, revision: str | None, sha256: str) -> Path:
-    """One file of a repository, whose SHA-256 is as given.
+    """One file of a repository, with its SHA-256 verified.
 
     Raises:
         ModelError: as in `file`, or other bytes.
@@ -74,7 +74,7 @@ def model(name: str) -> Path:
 
 
 def push(folder: Path, repository: str, private: bool) -> str:
-    """Publish a folder of WEIGHTS, CONFIG and CARD; the address of the commit.
+    """Publish a folder of WEIGHTS, CONFIG and CARD; return the address of the commit.
 
     Raises:
         ModelError: offline, no access, or no connection.

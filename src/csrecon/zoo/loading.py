@@ -1,7 +1,7 @@
 """The zoo: networks built from blueprints and loaded from weights files, by name or path.
 
-A `.safetensors` file that csrecon wrote carries its blueprint in its metadata, so it alone is
-enough to load it.
+A `.safetensors` file that csrecon wrote has its blueprint in its metadata, so it can be loaded
+without any other file.
 """
 
 import dataclasses
@@ -24,10 +24,10 @@ from csrecon.zoo.cards import card
 def split_name(text: str) -> tuple[str, dict[str, str]]:
     """`tv:iterations=200,last=0.001` -> the name of a model and its options, as texts.
 
-    A path of a .safetensors file and `hf:owner/name` are names as they are.
+    A path of a .safetensors file and `hf:owner/name` have no options.
 
     Raises:
-        UsageError: something after the colon that is no name=value.
+        UsageError: text after the colon that is not name=value.
     """
     if text.startswith(hub.PREFIX) or text.endswith(".safetensors"):
         return text, {}
@@ -44,7 +44,7 @@ def split_name(text: str) -> tuple[str, dict[str, str]]:
 
 
 def is_solver(text: str) -> bool:
-    """Whether a name, with its options, is that of a classical solver."""
+    """Whether a name, with or without options, is that of a classical solver."""
     return split_name(text)[0] in SOLVERS
 
 
@@ -58,9 +58,9 @@ def load(name: str | Path, ratio: float | None = None) -> Reconstructor:
 
     Raises:
         ModelError: unknown name, no weights, or weights that are damaged or do not fit.
-        UsageError: options that are not written as such, or that the solver does not take.
+        UsageError: options not written as name=value, or that the solver does not take.
         InputError: a path to no file.
-        ResourceError: downloaded weights cannot be kept.
+        ResourceError: downloaded weights cannot be stored.
     """
     if isinstance(name, Path):
         return weights_file.load(name)
@@ -81,7 +81,7 @@ def load(name: str | Path, ratio: float | None = None) -> Reconstructor:
             f"{model}@IPL in `compare`."
         )
     path = store.weights_path(model, ratio)
-    if entry.per_ratio:  # its files say themselves which Φ they fit
+    if entry.per_ratio:  # each file has its own blueprint, with its Φ
         return weights_file.load(path)
     return weights_file.build(entry.blueprint(), path)
 
@@ -100,4 +100,4 @@ def identity(model: Reconstructor) -> dict[str, Any]:
     for name, solver in SOLVERS.items():
         if type(model) is solver and dataclasses.is_dataclass(model):
             return {"solver": name, **dataclasses.asdict(model)}
-    raise ModelError(f"{type(model).__name__}: has no name in the zoo, so nothing identifies it.")
+    raise ModelError(f"{type(model).__name__}: has no name in the zoo, so it cannot be identified.")

@@ -1,4 +1,4 @@
-"""What a model is published with on the hub: its weights, config.json, and a page about it."""
+"""The files that publish a model on the hub: its weights, config.json, and a model page."""
 
 import json
 import shutil
@@ -16,16 +16,16 @@ def write(name: str, folder: Path, repository: str) -> None:
 
     Args:
         name: a model of the zoo, or the path of a .safetensors file that csrecon wrote.
-        folder: made if need be; files of these names in it are kept.
+        folder: created if necessary; existing files are not replaced.
         repository: owner/name, for the example on the page.
 
     Raises:
-        UsageError: a file exists already, or a model with weights a ratio.
-        ModelError: no weights, or not such a file.
+        UsageError: a file exists already, or a model with per-ratio weights.
+        ModelError: no weights, or not a weights file of csrecon.
     """
     entry = cards.cards().get(name)
     if entry is not None and entry.per_ratio:
-        raise UsageError(f"{name}: has one weights file a ratio; publish one by its path.")
+        raise UsageError(f"{name}: has per-ratio weights; publish one of its files by its path.")
     path = store.weights_path(name) if entry else Path(name)
     if path.suffix != ".safetensors":
         raise ModelError(f"{name!r}: neither a model of the zoo nor a .safetensors file.")
@@ -66,7 +66,7 @@ def _page(blueprint: Blueprint, entry: cards.ModelCard | None, repository: str) 
         f"* block: {blueprint.block.name} {blueprint.block.options}",
         f"* modulation: {blueprint.modulation.name}; start: {blueprint.start.name}",
         f"* layers × iterations: {len(schedule)} × {max(schedule)}, up to "
-        f"{blueprint.trained.max_ipl} iterations a layer allowed",
+        f"{blueprint.trained.max_ipl} iterations per layer allowed",
         f"* trained for ratios {low:g} to {high:g}",
     ]
     if entry is not None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy._core.multiarray import _reconstruct  # what a pickled array is made by
+from numpy._core.multiarray import _reconstruct  # the constructor of a pickled array
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
@@ -31,7 +31,7 @@ _ALLOWED_TYPES: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     type(np.dtype(np.float32)),
     (_reconstruct, "numpy.core.multiarray._reconstruct"),
 ]
-# What PyTorch's reader raises on bytes that are no checkpoint, or ask for code.
+# What PyTorch's reader raises on bytes that are not a checkpoint, or that need code to run.
 _FILE_FAULTS = (
     pickle.UnpicklingError,
     RuntimeError,
@@ -71,11 +71,11 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
     Raises:
         InputError: no such file.
-        ModelError: not a checkpoint, or one that asks for code of any kind.
+        ModelError: not a checkpoint, or one that needs any code to run.
     """
     require_file(path)
     try:
-        # From a stream: of a path, torch.load reads the suffix and may choose another reader.
+        # From a stream: given a path, torch.load may choose another reader by its suffix.
         with path.open("rb") as stream, torch.serialization.safe_globals(_ALLOWED_TYPES):
             content: Any = torch.load(stream, map_location="cpu", weights_only=True)
     except _FILE_FAULTS as error:
@@ -99,7 +99,7 @@ def _renamed(state: dict[str, Tensor], label: str) -> dict[str, Tensor]:
                 ours[name] = value.reshape(()) if scalar else value
                 break
         else:
-            if not _REPEATED.match(key):  # the shared modulation stands under every layer
+            if not _REPEATED.match(key):  # the shared modulation is repeated in every layer
                 raise ModelError(f"{label}: unexpected weights {key!r}.")
     if not any(key.startswith("blocks.") for key in ours):
         raise ModelError(f"{label}: holds no network weights.")
@@ -144,20 +144,20 @@ def convert(
     Raises:
         UsageError: ISTA-Net+ without its Φ and Q, or another network with them.
         InputError: no such file, or a Q that does not fit Φ.
-        ModelError: a file that is none of these, or cannot be read safely.
+        ModelError: a file of another network, or one that cannot be read safely.
     """
     state = _renamed(read_checkpoint(path), str(path))
     try:
         blueprint = _blueprint(state, ipl, ratios)
     except (ValidationError, OverflowError) as error:
-        raise ModelError(f"{path}: no network can be described by it: {error}") from error
+        raise ModelError(f"{path}: its weights describe no network: {error}") from error
     architecture = blueprint.block.name
     bound = architecture == "ista-net-plus"
     if bound != (phi is not None and start is not None):
         raise UsageError(
             f"{path}: {architecture} "
             + (
-                "works with the Φ and the start matrix Q of its training only: give both."
+                "works only with the Φ and the start matrix Q of its training: give both."
                 if bound
                 else "takes any Φ and starts from Φᵀy: leave out Φ and Q."
             )

@@ -1,7 +1,7 @@
-"""Weights files on this machine: bundled, or downloaded, verified, and converted if need be.
+"""Weights files on this machine: bundled, or downloaded, verified, and converted if necessary.
 
-The authors' checkpoints are converted to .safetensors by a reader that runs no code. What a
-conversion made is kept with its SHA-256, and checked before every use.
+The authors' checkpoints are converted to .safetensors by a reader that runs no code. A converted
+file is stored with its SHA-256, which is checked before every use.
 """
 
 import re
@@ -20,25 +20,25 @@ from csrecon.zoo.cards import BUNDLED, Bundled, Checkpoint, Hub, Weights, card, 
 
 
 def folder() -> Path:
-    """Where downloaded and converted weights lie."""
+    """The folder of downloaded and converted weights."""
     return downloads.cache_dir() / "models"
 
 
 def weights_path(name: str, ratio: float | None = None) -> Path:
-    """The verified weights file of a model; it is downloaded where it is not here yet.
+    """The verified weights file of a model, downloaded if necessary.
 
     Args:
-        name: of the zoo.
+        name: of a model of the zoo.
         ratio: m/n of the measurement, for networks with per-ratio weights.
 
     Raises:
-        ModelError: none are released, or they are damaged or cannot be had.
+        ModelError: weights that are not released, damaged or unavailable.
         ResourceError: the cache cannot be written.
     """
     entry = card(name)
     if entry.weights is None:
         ready = ", ".join(n for n, c in cards().items() if c.weights)
-        raise ModelError(f"model {name!r} has no released weights yet; models with: {ready}.")
+        raise ModelError(f"model {name!r} has no released weights yet; models that have: {ready}.")
     try:
         return _path(name, entry.weights_at(ratio))
     except ModelError as error:
@@ -46,7 +46,7 @@ def weights_path(name: str, ratio: float | None = None) -> Path:
 
 
 def own_phi(name: str, ratio: float) -> Phi | None:
-    """The Φ that a model works with and no other; None where it takes any.
+    """The only Φ that a model works with; None if it works with any.
 
     Raises:
         ModelError, ResourceError: as in `weights_path`.
@@ -77,9 +77,9 @@ def download(name: str) -> list[Path]:
 
 
 def problem(name: str, weights: Weights) -> str | None:
-    """What is wrong with weights as they lie here; None if they are right; nothing is fetched.
+    """What is wrong with local weights; None if they are intact. Nothing is downloaded.
 
-    Returns "not downloaded" for weights that are not here.
+    Returns "not downloaded" for weights that are not on this machine.
     """
     if isinstance(weights, Bundled):
         path = BUNDLED / weights.file
@@ -98,7 +98,7 @@ def problem(name: str, weights: Weights) -> str | None:
 
 
 def prune() -> tuple[int, int]:
-    """Remove from the cache of weights what no card asks for: files and bytes removed."""
+    """Remove cached weights that no card refers to; return the number of files and of bytes."""
     wanted = set()
     for name in cards():
         for _, weights in all_weights(name):
@@ -149,7 +149,7 @@ def _made(name: str, weights: Checkpoint) -> Path:
 
 
 def _converted(name: str, weights: Checkpoint) -> Path:
-    """The .safetensors made of a checkpoint, made now unless it is here."""
+    """The .safetensors file converted from a checkpoint; converted now if it is missing."""
     target = _made(name, weights)
     record = target.with_suffix(".sha256")
     with downloads.locked(target):

@@ -1,6 +1,6 @@
-"""Weights files: .safetensors that carry the blueprint of their network in the metadata.
+"""Weights files: .safetensors with the blueprint of the network in the metadata.
 
-One file alone is enough to build the network and load its weights.
+One file is enough to build the network and load its weights.
 """
 
 import json
@@ -37,21 +37,21 @@ def read_blueprint(path: Path) -> Blueprint:
     if _METADATA_KEY not in metadata:
         raise ModelError(
             f"{path}: carries no architecture in its metadata (key {_METADATA_KEY!r}), so it "
-            "cannot be built. Weights saved by csrecon do; `csrecon models convert` adds it to "
-            "the authors' checkpoints."
+            "cannot be built. Weights saved by csrecon have one; `csrecon models convert` adds it "
+            "to the authors' checkpoints."
         )
     try:
         return Blueprint.model_validate_json(metadata[_METADATA_KEY])
     except pydantic.ValidationError as error:
-        raise ModelError(f"{path}: its metadata describe no network: {error}") from error
+        raise ModelError(f"{path}: its metadata do not describe a network: {error}") from error
 
 
 def load(path: Path) -> Unfolding:
-    """The network of a weights file that carries its blueprint, in evaluation mode.
+    """The network of a weights file with a blueprint, in evaluation mode.
 
     Raises:
         InputError: no such file.
-        ModelError: not such a file, or weights that do not fit the blueprint.
+        ModelError: no blueprint, or weights that do not fit it.
     """
     return build(read_blueprint(path), path)
 

@@ -10,4 +10,4 @@ BLOCKS: dict[str, type[ProxBlock]] = {
     "frcoast": FrcoastBlock,
     "ista-net-plus": IstaNetPlusBlock,
 }
-"""Name of an architecture -> its block, which takes `features` and options of its own."""
+"""Name of an architecture -> its block, which takes `features` and its own options."""

@@ -1,7 +1,8 @@
 """COAST and R-COAST: a residual proximal network on the whole image.
 
 head conv 1→F; three units h ← h + α ⊙ conv(ReLU(conv(h))); tail conv F→1; plus r. All 3×3 with
-bias. COAST takes α from the ratio (RatioGain), R-COAST from the place in the recursion (RFMU).
+bias. α is conditioned on the ratio in COAST (RatioGain), on ratio and place in the recursion in
+R-COAST (RFMU).
 
 Source: C, section III; R, section 3.2.
 """

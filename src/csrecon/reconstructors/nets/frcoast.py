@@ -18,7 +18,7 @@ from csrecon.reconstructors.nets.coast import UNITS, ResidualUnit
 from csrecon.reconstructors.schedule import Count
 from csrecon.reconstructors.unfolding import ProxBlock
 
-_GRADIENT_SCALE = 4.0  # brings the gradient image to the size of the features
+_GRADIENT_SCALE = 4.0  # scales the gradient to the magnitude of the features
 
 
 class FrcoastBlock(ProxBlock):
@@ -37,7 +37,7 @@ class FrcoastBlock(ProxBlock):
         self.tail = nn.Conv2d(features, planes, 3, padding=1)
 
     def begin(self, x: Tensor) -> State:
-        """x⁰, and features that are zero."""
+        """x⁰ and zero features."""
         height, width = (side // self.stride for side in x.shape[-2:])
         return State(x, x.new_zeros(len(x), self.features, height, width))
 

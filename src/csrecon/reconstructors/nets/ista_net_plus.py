@@ -1,7 +1,7 @@
 """ISTA-Net+ and RISTA-Net+: a learned sparsifying transform with soft thresholding.
 
 x_D = D(r); s = soft(F(x_D), θ); x = r + G(F̃(s)), with F and F̃ two 3×3 convolutions around a
-ReLU and no biases. The symmetry penalty ‖F̃(F(x_D)) - x_D‖² asks F̃ to undo F. The recursive form
+ReLU and no biases. The symmetry penalty ‖F̃(F(x_D)) - x_D‖² makes F̃ invert F. The recursive form
 multiplies the features after D and before G by the gains of two RFMUs that all layers share.
 
 Source: I, section 4; R, section 3.2.

@@ -1,4 +1,4 @@
-"""Classical solvers: one file each; they need no training and take any operator."""
+"""Classical solvers: one file each; they need no training and work with any linear operator."""
 
 from collections.abc import Callable
 

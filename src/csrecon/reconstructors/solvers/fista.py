@@ -1,9 +1,9 @@
 """FISTA: min_x ½‖Ax - y‖² + λ‖Wx‖₁ for a block DCT W, by accelerated proximal gradient steps.
 
 W cuts the image into blocks of size × size pixels (smaller at the borders) and takes the
-orthonormal DCT of each, so that its proximal map is soft thresholding in closed form. The grid of
-blocks moves from step to step, which removes the seams (cycle spinning). λ falls geometrically, to
-`last` or, where the noise σ is known, to no less than 1.5 σ.
+orthonormal DCT of each, so that the proximal operator is soft thresholding in closed form. The grid
+of blocks is shifted from step to step, which removes block artefacts (cycle spinning). λ falls
+geometrically to `last`, or to no less than 1.5 σ if the noise σ is known.
 
 Source: Beck and Teboulle, SIAM Journal on Imaging Sciences 2009; Coifman and Donoho 1995 (cycle
 spinning).
@@ -51,7 +51,7 @@ def block_dct(x: Tensor, size: int, shift: int, inverse: bool = False) -> Tensor
 
 
 def soft_threshold(code: Tensor, strength: float) -> Tensor:
-    """Coefficients (B, C, H, W) shrunk towards zero; the channels of a complex one together."""
+    """Soft thresholding of (B, C, H, W); the channels of a complex coefficient shrink together."""
     size = torch.linalg.vector_norm(code, dim=1, keepdim=True)
     shrunk: Tensor = code * (1 - strength / size.clamp(min=strength))
     return shrunk

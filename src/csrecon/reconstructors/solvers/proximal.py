@@ -1,7 +1,7 @@
 """Proximal gradient steps: x ← prox_λ(v - Aᵀ(A v - y)), the iteration that networks unfold.
 
-Plain (ISTA) v is the iterate before; accelerated (FISTA) it is carried beyond it by momentum. The
-step length is 1, so that ‖A‖ ≤ 1 is needed (Measurement.normalized).
+Without acceleration (ISTA) v is the previous iterate; with it (FISTA) v is extrapolated from it by
+momentum. The step length is 1, which requires ‖A‖ ≤ 1 (Measurement.normalized).
 
 Source: Beck and Teboulle, SIAM Journal on Imaging Sciences 2009.
 """
@@ -19,7 +19,7 @@ from csrecon.sensing.measurement import Measurement
 Strength = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """A regularisation strength λ."""
 Prox = Callable[[Tensor, float], Tensor]
-"""The proximal map of strength · penalty at images (B, C, H, W)."""
+"""The proximal operator of strength · penalty at images (B, C, H, W)."""
 
 
 def proximal_gradient(

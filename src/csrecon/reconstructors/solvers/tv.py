@@ -1,7 +1,7 @@
 """Total variation: min_x ½‖Ax - y‖² + λ TV(x), by accelerated proximal gradient steps.
 
-TV is the isotropic sum over pixels of the length of the forward differences. Its proximal map
-is solved on the dual, p ← P(p + ∇(v - λ ∇ᵀp) / (8 λ)), where P projects every pair of
+TV is the isotropic sum over pixels of the length of the forward differences. Its proximal operator
+is computed on the dual, p ← P(p + ∇(v - λ ∇ᵀp) / (8 λ)), where P projects every pair of
 differences onto the unit disc; p is kept between steps. λ falls geometrically, so that early
 steps remove the aliasing of Aᵀy and late ones keep detail.
 
@@ -39,7 +39,7 @@ def differences_adjoint(p: Tensor) -> Tensor:
 
 
 def denoise(v: Tensor, weight: float, p: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    """The proximal map of weight · TV at v, from the dual p (B, 2C, H, W): image and new dual."""
+    """The proximal operator of weight · TV at v, from the dual p (B, 2C, H, W): image, new dual."""
     for _ in range(iterations):
         p = p + differences(v - weight * differences_adjoint(p)) / (8 * weight)
         p = p / p.square().sum(dim=1, keepdim=True).sqrt().clamp(min=1)
@@ -50,8 +50,8 @@ def denoise(v: Tensor, weight: float, p: Tensor, iterations: int) -> tuple[Tenso
 class TotalVariation:
     """The solver: `iterations` outer steps with λ from `first` to `last`, `inner` dual steps each.
 
-    The defaults were chosen on images of T91, noiseless, at ratios 0.1 and 0.4. Of complex images
-    the differences of both channels count as one vector.
+    The defaults were chosen on images of T91, noiseless, at ratios 0.1 and 0.4. For complex
+    images the differences of both channels form one vector.
     """
 
     iterations: Count = 100

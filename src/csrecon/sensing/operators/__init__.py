@@ -1,4 +1,4 @@
-"""Linear operators A of the model y = A x, one file each, and the Φ that they apply to blocks."""
+"""Linear operators A of the model y = A x, one file each, and the kinds of Φ for block sampling."""
 
 from csrecon.errors import UsageError, nearest
 from csrecon.sensing.operators.base import (
@@ -20,14 +20,14 @@ OPERATORS: dict[str, type[OperatorSpec]] = {
     "fourier": FourierSpec,
     "identity": IdentitySpec,
 }
-"""Kind of an operator -> how it is written down and made."""
+"""Kind of operator -> its spec, which makes and serializes it."""
 
 
 def make_operator(domain: Domain, options: SamplingOptions) -> LinearOperator:
-    """The operator that a user's options describe; a kind of Φ means blocks.
+    """The operator for some options; a kind of Φ stands for block sampling.
 
     Raises:
-        UsageError: an unknown kind, or options that do not fit it.
+        UsageError: an unknown kind of operator or Φ, or options that do not fit it.
         InputError: a domain that the operator cannot measure.
     """
     if options.kind in KINDS:

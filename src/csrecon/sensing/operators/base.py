@@ -24,15 +24,15 @@ _POWER_STEPS = 30
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """What a user says of how to measure; which of it an operator takes depends on its kind.
+    """How to measure; the kind of operator determines which options apply.
 
     Attributes:
-        kind: of operator, or of Φ for blocks.
+        kind: kind of operator, or kind of Φ for block sampling.
         ratio: m/n in (0, 1].
         m: measurements per block, instead of a ratio.
-        phi: a Φ of the user's own (m, n).
+        phi: a given Φ (m, n).
         mask: which frequencies are measured, (H, W) or the name of a kind of mask.
-        seed: of what is drawn at random.
+        seed: of everything that is drawn at random.
         block: (bh, bw) in pixels.
     """
 
@@ -52,7 +52,7 @@ class SamplingOptions:
 
 
 class OperatorSpec(BaseModel, ABC):
-    """How an operator is written down: the operator part of a measurement file."""
+    """The serialized form of an operator: the operator part of a measurement file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -64,11 +64,11 @@ class OperatorSpec(BaseModel, ABC):
 
         Args:
             domain: C, H, W.
-            arrays: what is stored beside the spec, or given by the user, by name.
+            arrays: stored beside the spec or given by the user, by name.
 
         Raises:
-            InputError: arrays that are not those of the spec.
-            UsageError: an array that is needed and missing.
+            InputError: arrays that do not match the spec.
+            UsageError: a missing array.
         """
 
     @classmethod
@@ -77,7 +77,7 @@ class OperatorSpec(BaseModel, ABC):
         """A new operator of this kind.
 
         Raises:
-            UsageError: options that are missing, not taken, or out of range.
+            UsageError: options that are missing, not applicable, or out of range.
         """
 
 
@@ -115,7 +115,7 @@ class LinearOperator(nn.Module, ABC):
     @property
     @abstractmethod
     def tight(self) -> bool:
-        """Whether A Aᵀ = I: projection is exact, and the adjoint start has no gradient.
+        """Whether A Aᵀ = I: then Aᵀy solves A x = y, and the gradient there is zero.
 
         Of blocks that is meant before the image is cropped, as the papers take it.
         """
@@ -135,8 +135,8 @@ class LinearOperator(nn.Module, ABC):
     def normalized(self, y: Tensor, noise: float) -> tuple["LinearOperator", Tensor, float]:
         """The equivalent problem with ‖A‖ ≤ 1: operator, y, and the noise on that y.
 
-        Here A is divided by its norm, found by the power method. Operators that know better
-        override this.
+        The default divides A by its norm, estimated by the power method. Operators with a better
+        normalization override this.
         """
         draw = torch.Generator().manual_seed(0)
         x = torch.randn((1, *self.domain), generator=draw).to(y)
@@ -151,21 +151,21 @@ class LinearOperator(nn.Module, ABC):
         return Scaled(self, scale), y * scale, noise * scale
 
     def observed(self) -> Tensor | None:
-        """Which pixels were measured, (H, W) bool on the CPU; None where all were."""
+        """Mask of the observed pixels, (H, W) bool on the CPU; None if all are observed."""
         return None
 
     def absolute(self) -> "LinearOperator":
-        """|A|, entry by entry: how much light each measurement takes in.
+        """|A|, entry by entry: the light that each measurement collects.
 
         Raises:
-            UsageError: an operator that counts no light.
+            UsageError: an operator without a photon model.
         """
         raise UsageError(
-            f"{type(self).__name__} counts no photons: leave out --photons, or measure blocks."
+            f"{type(self).__name__} counts no photons: leave out --photons, or use block sampling."
         )
 
     def spec(self) -> OperatorSpec:
-        """How the operator is written down.
+        """The serialized form of this operator.
 
         Raises:
             UsageError: it has no file format.
@@ -173,17 +173,17 @@ class LinearOperator(nn.Module, ABC):
         raise UsageError(f"{type(self).__name__} measurements have no file format.")
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What is stored beside the spec in a .npz, by name."""
+        """The arrays that a .npz stores beside the spec, by name."""
         return {}
 
     @property
     def batch_key(self) -> Hashable | None:
-        """What operators have in common whose measurements may be stacked; None stands alone."""
+        """The batch key: equal for operators whose measurements may be stacked; None if not."""
         return None
 
 
 class Scaled(LinearOperator):
-    """A times a number."""
+    """An operator times a scalar."""
 
     def __init__(self, operator: LinearOperator, scale: float) -> None:
         super().__init__(operator.domain)
@@ -192,17 +192,17 @@ class Scaled(LinearOperator):
 
     @property
     def ratio(self) -> float:
-        """That of the operator."""
+        """The ratio of the operator."""
         return self.operator.ratio
 
     @property
     def y_shape(self) -> tuple[int, ...]:
-        """That of the operator."""
+        """The y_shape of the operator."""
         return self.operator.y_shape
 
     @property
     def tight(self) -> bool:
-        """Never known."""
+        """False: not known to be tight."""
         return False
 
     def forward(self, x: Tensor) -> Tensor:
@@ -215,20 +215,20 @@ class Scaled(LinearOperator):
         return self.scale * self.operator.adjoint(y)
 
     def normalized(self, y: Tensor, noise: float) -> tuple[LinearOperator, Tensor, float]:
-        """Itself."""
+        """Unchanged: the scale was chosen for ‖A‖ = 1."""
         return self, y, noise
 
     def observed(self) -> Tensor | None:
-        """Those of the operator."""
+        """The observed pixels of the operator."""
         return self.operator.observed()
 
 
 @runtime_checkable
 class Blocks(Protocol):
-    """What an operator can do besides that measures an image block by block."""
+    """The additional interface of operators that measure an image block by block."""
 
     def split(self, y: Tensor) -> tuple[Self, Tensor]:
-        """The same problem with every block an image of its own, in the batch dimension."""
+        """The same problem with every block as a separate image, in the batch dimension."""
 
     def join(self, x: Tensor) -> Tensor:
-        """The images (B, C, H, W) of the block images that `split` made."""
+        """Assemble the block images of `split` to images (B, C, H, W)."""

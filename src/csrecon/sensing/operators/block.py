@@ -30,29 +30,29 @@ from csrecon.sensing.operators.transforms import TransformSampling
 
 log = logging.getLogger(__name__)
 
-_BAND = 2**20  # pixels whose gradient is computed at once
-_RANK_TOLERANCE = 1e-5  # singular values below this share of the largest carry only rounding
+_BAND = 2**20  # pixels per band of the gradient
+_RANK_TOLERANCE = 1e-5  # relative to the largest singular value; below it there is only rounding
 
 
 def square_side(n: int) -> int:
-    """Side of the square block of n pixels; InputError when n is no square."""
+    """Side of a square block of n pixels; raise InputError if n is not a square number."""
     side = math.isqrt(n)
     if side * side != n:
         raise InputError(
-            f"Φ has {n} columns, which is no square: say the block's height and width."
+            f"Φ has {n} columns, not a square number: give the block's height and width."
         )
     return side
 
 
 class BlockOperator(LinearOperator):
-    """A = one Φ on every block; y is (B, gh, gw, m) for a grid of gh×gw blocks.
+    """A applies one Φ to every block; y is (B, gh, gw, m) for a grid of gh×gw blocks.
 
     Args:
-        phi: what samples a block, (m, n).
+        phi: the sampling Φ of a block, (m, n).
         image_shape: (H, W) in pixels, any size.
         block: (bh, bw) in pixels with bh · bw = n; None for a square block.
-        rows: Φ as it is applied, shared instead of made anew.
-        present: (gh, gw), which blocks were measured; None for all. The others are zero in y.
+        rows: Φ as a module, to share it between operators; None makes a new one.
+        present: mask (gh, gw) of the measured blocks; None for all. The others are zero in y.
 
     Raises:
         InputError: an image shape or block that does not fit Φ.
@@ -75,7 +75,9 @@ class BlockOperator(LinearOperator):
         fixed = phi.block if isinstance(phi, TransformSampling) else None
         self.block = block or fixed or (square_side(self.n),) * 2
         if fixed is not None and self.block != fixed:
-            raise InputError(f"blocks of {self.block} pixels: this Φ is one of {fixed} pixels.")
+            raise InputError(
+                f"blocks of {self.block} pixels: this Φ is for blocks of {fixed} pixels."
+            )
         if self.block[0] * self.block[1] != self.n or min(self.block) < 1:
             raise InputError(f"blocks of {self.block} pixels do not fit Φ with {self.n} columns.")
         if min(image_shape) < 1:
@@ -83,7 +85,9 @@ class BlockOperator(LinearOperator):
         self.phi = phi
         self.rows = phi.rows() if rows is None else rows
         if present is not None and tuple(present.shape) != self.grid:
-            raise InputError(f"blocks {tuple(present.shape)} of a grid of {self.grid}.")
+            raise InputError(
+                f"mask of shape {tuple(present.shape)} for a grid of {self.grid} blocks."
+            )
         self.register_buffer("present", present, persistent=False)
 
     @property
@@ -117,7 +121,7 @@ class BlockOperator(LinearOperator):
             return self.masked(self.rows(blocks))
 
     def masked(self, y: Tensor) -> Tensor:
-        """y with zeros for the blocks that were not measured."""
+        """y masked: zero for blocks that were not measured."""
         return y if self.present is None else y * self.present[..., None]
 
     def adjoint(self, y: Tensor) -> Tensor:
@@ -126,7 +130,7 @@ class BlockOperator(LinearOperator):
             return self.assemble(self.rows.adjoint(self.masked(y)))
 
     def gradient(self, x: Tensor, y: Tensor) -> Tensor:
-        """Gradient Aᵀ(A x - y), (B, 1, H, W); band by band, so that little memory is needed."""
+        """Gradient Aᵀ(A x - y), (B, 1, H, W), computed in bands to save memory."""
         (gh, _), (bh, _) = self.grid, self.block
         height, width = self.image_shape
         rows = max(1, _BAND // (len(x) * width * bh))
@@ -141,7 +145,7 @@ class BlockOperator(LinearOperator):
         return out
 
     def observed(self) -> Tensor | None:
-        """Which pixels lie in a measured block, (H, W) bool on the CPU; None where all do."""
+        """Mask of the pixels in measured blocks, (H, W) bool on the CPU; None if all are."""
         if self.present is None:
             return None
         (height, width), (bh, bw) = self.image_shape, self.block
@@ -149,7 +153,7 @@ class BlockOperator(LinearOperator):
         return whole[:height, :width].cpu()
 
     def assemble(self, blocks: Tensor) -> Tensor:
-        """Put blocks (B, gh, gw, n) in their places and crop: (B, 1, H, W)."""
+        """Assemble blocks (B, gh, gw, n) and crop: (B, 1, H, W)."""
         (gh, gw), (bh, bw) = self.grid, self.block
         height, width = self.image_shape
         canvas = blocks.reshape(-1, gh, gw, bh, bw).transpose(2, 3)
@@ -165,12 +169,12 @@ class BlockOperator(LinearOperator):
         return self.assemble(x.reshape(-1, *self.grid, self.n))
 
     def absolute(self) -> "BlockOperator":
-        """The operator of |Φ|, for all blocks."""
+        """The operator of |Φ| on all blocks."""
         return BlockOperator(self.phi, self.image_shape, self.block, self.rows.absolute())
 
     @property
     def batch_key(self) -> Hashable | None:
-        """Φ, block and image shape; None where blocks are missing."""
+        """Φ, block and image shape; None if blocks are missing."""
         if self.present is not None:
             return None
         return self.phi.sha256, self.block, self.image_shape
@@ -186,14 +190,14 @@ class BlockOperator(LinearOperator):
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Φ, where it is a matrix."""
+        """Φ, if it is a dense matrix."""
         return {"phi": self.phi.matrix} if isinstance(self.phi, Phi) else {}
 
     def normalized(self, y: Tensor, noise: float) -> tuple[LinearOperator, Tensor, float]:
-        """From Φ = U S Vᵀ: the operator of Φ' = Vᵀ, y' = S⁻¹ Uᵀ y, and noise · rms(1/S).
+        """Orthonormalize Φ = U S Vᵀ: Φ' = Vᵀ, y' = S⁻¹ Uᵀ y, and noise · rms(1/S).
 
-        Directions whose singular value is below 1e-5 of the largest are left out. Returns
-        `self` and `y` unchanged when the rows are orthonormal already.
+        Singular values below 1e-5 of the largest are discarded. Returns `self` and `y` unchanged
+        if the rows are orthonormal already.
 
         Raises:
             InputError: Φ is zero.
@@ -211,7 +215,7 @@ class BlockOperator(LinearOperator):
             raise InputError(f"Φ is scaled by {s[0]:.1e}, too small for float32: rescale it and y.")
         if rank < self.m:
             log.info(
-                "Φ has rank %d of %d rows (singular values from %.1e of the largest on count).",
+                "Φ has rank %d of %d rows (singular values below %.1e of the largest discarded).",
                 rank,
                 self.m,
                 _RANK_TOLERANCE,
@@ -224,7 +228,7 @@ class BlockOperator(LinearOperator):
 
 
 class BlockSpec(OperatorSpec):
-    """How Φ was applied; `missing` blocks (row, column) were not measured."""
+    """Block sampling with Φ; the `missing` blocks (row, column) were not measured."""
 
     kind: Literal["block"] = "block"
     m: int = Field(ge=1)
@@ -234,14 +238,14 @@ class BlockSpec(OperatorSpec):
     missing: tuple[tuple[int, int], ...] = ()
 
     def build(self, domain: Domain, arrays: Mapping[str, NDArray[Any]]) -> BlockOperator:
-        """The operator with the Φ that is stored, given, or made again from its seed.
+        """The operator with Φ as stored, given, or generated again from its seed.
 
         Raises:
             InputError: another Φ than the recorded one, or missing blocks outside the image.
-            UsageError: a Φ that is not stored and was not given.
+            UsageError: Φ is neither stored nor given.
         """
         if domain[0] != 1:
-            raise InputError("blocks are measured of real images of one channel.")
+            raise InputError("block sampling needs real images of one channel.")
         phi = self._phi(arrays)
         shape = domain[1], domain[2]
         if not self.missing:
@@ -261,7 +265,7 @@ class BlockSpec(OperatorSpec):
             phi = Phi.given(arrays["phi"])
         elif recorded.seed is None:
             raise UsageError(
-                f"was measured with a Φ of its own (digest {recorded.sha256[:12]}…), which is not "
+                f"was measured with a given Φ (digest {recorded.sha256[:12]}…), which is not "
                 "stored here. Pass it with --phi FILE (phi=)."
             )
         else:
@@ -294,7 +298,7 @@ class BlockSpec(OperatorSpec):
 
     @classmethod
     def make(cls, domain: Domain, options: SamplingOptions) -> BlockOperator:
-        """Blocks measured with a Φ of the user's own, or with one of a kind and a seed."""
+        """A block operator with a given Φ, or with Φ generated from its kind and seed."""
         options.refuse("mask")
         if domain[0] != 1:
             raise InputError(
@@ -307,7 +311,7 @@ class BlockSpec(OperatorSpec):
                 raise UsageError("a given Φ has its own ratio: leave out ratio and m.")
             if options.kind != "gaussian":
                 raise UsageError(
-                    f"a given Φ is no Φ of kind {options.kind!r}: leave out one of both."
+                    f"a given Φ has no kind: leave out either it or kind {options.kind!r}."
                 )
             return BlockOperator(options.phi, shape, options.block)
         block = options.block or default_block(options.kind)

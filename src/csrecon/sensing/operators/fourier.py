@@ -1,8 +1,8 @@
 """Fourier sampling: y = M F x with the unitary FFT F and a mask M, as in Cartesian MRI.
 
-The mask has the zero frequency in its corner, as the FFT has it. Of a complex image (two channels)
-A Aᵀ = I; of a real one Aᵀ takes the real part, ‖A‖ ≤ 1, and a pair of opposite frequencies that are
-both measured counts twice.
+The mask has the zero frequency in its corner, as the FFT does. For complex images (two channels)
+A Aᵀ = I. For real images Aᵀ takes the real part, ‖A‖ ≤ 1, and a pair of conjugate frequencies that
+are both measured counts twice.
 """
 
 import logging
@@ -22,14 +22,14 @@ from csrecon.sensing.operators.base import Domain, LinearOperator, OperatorSpec,
 
 log = logging.getLogger(__name__)
 
-_CENTRE = 0.1  # of the ratio: the lowest frequencies, which are always measured
-_DECAY = 3.0  # how fast the chance of a frequency falls with its distance from zero
+_CENTRE = 0.1  # share of the samples at the lowest frequencies, which are always measured
+_DECAY = 3.0  # exponent of the sampling density over the distance from zero frequency
 
 Mask = NDArray[np.bool_]
 
 
 def _lowest_first(distance: NDArray[np.float64], count: int, seed: int) -> NDArray[np.int64]:
-    """`count` places: the nearest ones, and random others whose chance falls with the distance."""
+    """Indices of `count` samples: the nearest, and others of a density falling with distance."""
     flat = distance.ravel()
     nearest_ones = np.argsort(flat, kind="stable")[: max(1, round(_CENTRE * count))]
     raw = np.random.PCG64(seed).random_raw(flat.size)
@@ -46,7 +46,7 @@ def _frequencies(side: int) -> NDArray[np.float64]:
 
 
 def random2d(shape: tuple[int, int], ratio: float, seed: int) -> Mask:
-    """Single frequencies of variable density: the lowest, and others ever rarer outwards."""
+    """Variable-density mask of single frequencies."""
     down, across = (_frequencies(side) for side in shape)
     distance = np.sqrt((down[:, None] ** 2 + across**2) / 2)
     mask = np.zeros(distance.size, bool)
@@ -55,7 +55,7 @@ def random2d(shape: tuple[int, int], ratio: float, seed: int) -> Mask:
 
 
 def random1d(shape: tuple[int, int], ratio: float, seed: int) -> Mask:
-    """Whole lines (rows of k-space) of variable density."""
+    """Variable-density mask of whole lines (rows of k-space)."""
     lines = _lowest_first(_frequencies(shape[0]), max(1, round(ratio * shape[0])), seed)
     mask = np.zeros(shape, bool)
     mask[lines] = True
@@ -66,7 +66,7 @@ MASKS: dict[str, Callable[[tuple[int, int], float, int], Mask]] = {
     "random2d": random2d,
     "random1d": random1d,
 }
-"""Kinds of mask: name -> maker of (shape, ratio, seed)."""
+"""Kind of mask -> function of (shape, ratio, seed)."""
 
 
 class FourierOperator(LinearOperator):
@@ -75,7 +75,7 @@ class FourierOperator(LinearOperator):
     Args:
         mask: (H, W) bool, zero frequency in the corner; the order of y is row by row.
         channels: 1 for real images, 2 for complex ones.
-        origin: kind, ratio and seed of a mask that was drawn; None for one from outside.
+        origin: kind, ratio and seed of a generated mask; None for a given one.
 
     Raises:
         InputError: an empty mask.
@@ -89,11 +89,13 @@ class FourierOperator(LinearOperator):
     ) -> None:
         super().__init__((channels, *mask.shape))
         if mask.ndim != 2 or not mask.any():
-            raise InputError(f"mask of shape {mask.shape}: expected (H, W) with measured places.")
+            raise InputError(
+                f"mask of shape {mask.shape}: expected (H, W) with measured frequencies."
+            )
         if not mask[0, 0]:
             log.warning(
-                "the zero frequency (the corner of the mask) is not measured: is the mask stored "
-                "with its centre in the middle? np.fft.ifftshift brings it to the corner."
+                "the zero frequency (the corner of the mask) is not measured: is it in the centre "
+                "of the mask? np.fft.ifftshift moves it to the corner."
             )
         self.mask = mask
         self.origin = origin
@@ -102,7 +104,7 @@ class FourierOperator(LinearOperator):
 
     @property
     def ratio(self) -> float:
-        """The measured share of the frequencies."""
+        """The share of the frequencies that is measured."""
         return len(self.index) / self.mask.size
 
     @property
@@ -112,7 +114,7 @@ class FourierOperator(LinearOperator):
 
     @property
     def tight(self) -> bool:
-        """For complex images."""
+        """True for complex images."""
         return self.domain[0] == 2
 
     def forward(self, x: Tensor) -> Tensor:
@@ -137,7 +139,7 @@ class FourierOperator(LinearOperator):
             return x
 
     def normalized(self, y: Tensor, noise: float) -> tuple[LinearOperator, Tensor, float]:
-        """Itself: ‖A‖ ≤ 1."""
+        """Unchanged: ‖A‖ ≤ 1."""
         return self, y, noise
 
     @property
@@ -155,7 +157,7 @@ class FourierOperator(LinearOperator):
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The mask, as bytes of 0 and 1."""
+        """The mask, as uint8 of 0 and 1."""
         return {"mask": self.mask.astype(np.uint8)}
 
 
@@ -164,7 +166,7 @@ def _digest(mask: Mask) -> str:
 
 
 class MaskFacts(BaseModel):
-    """The identity of a mask; one that was drawn can be drawn again."""
+    """The identity of a mask; one with a seed can be generated again."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -182,11 +184,11 @@ class FourierSpec(OperatorSpec):
     mask: MaskFacts
 
     def build(self, domain: Domain, arrays: Mapping[str, NDArray[Any]]) -> FourierOperator:
-        """The operator with the mask that is stored, given, or drawn again.
+        """The operator with the mask as stored, given, or generated again from its seed.
 
         Raises:
             InputError: another mask than the recorded one.
-            UsageError: a mask that is not stored and was not given.
+            UsageError: the mask is neither stored nor given.
         """
         facts, shape = self.mask, (domain[1], domain[2])
         origin = None
@@ -194,7 +196,7 @@ class FourierSpec(OperatorSpec):
             mask = as_mask(arrays["mask"], shape)
         elif facts.seed is None or facts.ratio is None:
             raise UsageError(
-                f"was measured with a mask of its own (digest {facts.sha256[:12]}…), which is not "
+                f"was measured with a given mask (digest {facts.sha256[:12]}…), which is not "
                 "stored here. Pass it with --mask FILE."
             )
         else:
@@ -210,7 +212,7 @@ class FourierSpec(OperatorSpec):
 
     @classmethod
     def make(cls, domain: Domain, options: SamplingOptions) -> FourierOperator:
-        """A mask of the user's own, or one drawn with a ratio and a seed."""
+        """A Fourier operator with a given mask, or one generated from a ratio and a seed."""
         options.refuse("m", "phi", "block")
         shape = domain[1], domain[2]
         if isinstance(options.mask, np.ndarray):
@@ -228,16 +230,16 @@ def as_mask(values: NDArray[Any], shape: tuple[int, int]) -> Mask:
     """A mask from an array of 0 and 1.
 
     Raises:
-        InputError: another shape than the image's, other values, or nothing measured.
+        InputError: another shape than the image's, other values, or an empty mask.
     """
     if values.shape != shape:
         raise InputError(
-            f"mask of shape {values.shape}: expected {shape}, one value a frequency of the image."
+            f"mask of shape {values.shape}: expected {shape}, one value per frequency of the image."
         )
     if values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all():
         raise InputError("mask: expected 0 for frequencies left out and 1 for measured ones.")
     if not values.any():
-        raise InputError("mask: measures nothing.")
+        raise InputError("mask: selects no frequency.")
     return np.asarray(values != 0)
 
 

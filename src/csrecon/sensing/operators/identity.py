@@ -1,4 +1,4 @@
-"""The identity: y = x, and the noise on it. Reconstruction is then denoising."""
+"""The identity operator: y = x plus noise, so that reconstruction is denoising."""
 
 from collections.abc import Hashable, Mapping
 from typing import Any, Literal
@@ -24,7 +24,7 @@ class IdentityOperator(LinearOperator):
 
     @property
     def tight(self) -> bool:
-        """Always."""
+        """True."""
         return True
 
     def forward(self, x: Tensor) -> Tensor:
@@ -36,25 +36,25 @@ class IdentityOperator(LinearOperator):
         return y.clone()
 
     def normalized(self, y: Tensor, noise: float) -> tuple[LinearOperator, Tensor, float]:
-        """Itself: ‖I‖ = 1."""
+        """Unchanged: ‖I‖ = 1."""
         return self, y, noise
 
     def absolute(self) -> LinearOperator:
-        """Itself."""
+        """The identity, |I| = I."""
         return self
 
     @property
     def batch_key(self) -> Hashable | None:
-        """The domain."""
+        """Its name and the domain."""
         return "identity", self.domain
 
     def spec(self) -> "IdentitySpec":
-        """Nothing but its name."""
+        """The spec, which has no parameters."""
         return IdentitySpec()
 
 
 class IdentitySpec(OperatorSpec):
-    """The identity has nothing to say."""
+    """The identity, which has no parameters."""
 
     kind: Literal["identity"] = "identity"
 
@@ -64,7 +64,7 @@ class IdentitySpec(OperatorSpec):
 
     @classmethod
     def make(cls, domain: Domain, options: SamplingOptions) -> IdentityOperator:
-        """The identity; it takes no option, but for a ratio of 1."""
+        """The identity; the only option it accepts is a ratio of 1."""
         if options.ratio != 1:
             options.refuse("ratio")
         options.refuse("m", "phi", "mask", "block")

@@ -1,4 +1,4 @@
-"""The kinds of Φ that a name and a seed determine."""
+"""The kinds of Φ that are generated from a name and a seed."""
 
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -23,15 +23,15 @@ KINDS: dict[str, Callable[[int, tuple[int, int], int], Sampling]] = {
     "dct": partial(transforms.scrambled, "dct", "dct"),
     "pixels": transforms.pixels,
 }
-"""Kinds of Φ: name -> maker of (m, block, seed)."""
+"""Kind of Φ -> function of (m, block, seed)."""
 
 
 @lru_cache(maxsize=4)
 def make(kind: str, m: int, block: tuple[int, int], seed: int) -> Sampling:
-    """Φ of a kind: m rows for blocks of (bh, bw) pixels.
+    """Generate Φ of a kind: m rows for blocks of (bh, bw) pixels.
 
     Raises:
-        UsageError: an unknown kind, or a size or seed that the kind cannot have.
+        UsageError: an unknown kind of Φ, or a size or seed that it does not allow.
     """
     if kind not in KINDS:
         raise UsageError(f"kind of Φ {kind!r}: {nearest(kind, KINDS)}")
@@ -39,6 +39,6 @@ def make(kind: str, m: int, block: tuple[int, int], seed: int) -> Sampling:
 
 
 def default_block(kind: str) -> tuple[int, int]:
-    """33×33 as in the papers; 32×32 for the Hadamard kinds, whose sides are powers of two."""
+    """The default block of a kind of Φ: 33×33 as in the papers, 32×32 for the Hadamard kinds."""
     side = _HADAMARD_SIDE if kind.startswith("hadamard") else DEFAULT_SIDE
     return side, side

@@ -1,7 +1,7 @@
-"""Sampling matrices Φ (m, n): made from a seed, or given.
+"""Sampling matrices Φ (m, n): generated from a seed, or given.
 
-The raw stream of PCG64, which NumPy keeps for good, gives the signs and bits; the draws of the
-Gaussian may change with NumPy, so that its digest is the authority.
+Signs and bits come from the raw stream of PCG64, which is the same in all versions of NumPy.
+Gaussian draws may change between versions, so the digest identifies a gaussian Φ, not the seed.
 """
 
 import math
@@ -19,9 +19,9 @@ from csrecon.sensing.operators.sampling import MAX_ENTRIES, MatrixRows, Rows, Sa
 
 
 def gaussian(m: int, n: int, seed: int) -> NDArray[np.float32]:
-    """I.i.d. Gaussian rows, orthonormalised: Φ Φᵀ = I.
+    """I.i.d. Gaussian rows, orthonormalized: Φ Φᵀ = I.
 
-    Drawn and factorised in float64 on the CPU. The rows are those of Gram-Schmidt, in order, so
+    Drawn and factorized in float64 on the CPU. The rows are those of Gram-Schmidt, in order, so
     Φ of fewer rows is the top of Φ of more rows.
 
     Source: R, section 4; the rows span a uniformly random subspace.
@@ -33,13 +33,13 @@ def gaussian(m: int, n: int, seed: int) -> NDArray[np.float32]:
 
 
 def binary(m: int, n: int, seed: int) -> NDArray[np.float32]:
-    """Independent 0 and 1 of equal chance, as a micromirror device shows them."""
+    """Independent 0 and 1 with equal probability, as on a micromirror device."""
     raw = np.random.PCG64(seed).random_raw(m * n).reshape(m, n)
     return (raw >> np.uint64(63)).astype(np.float32)
 
 
 def bernoulli(m: int, n: int, seed: int) -> NDArray[np.float32]:
-    """Independent ±1/√n of equal chance: the difference of a binary Φ and its complement."""
+    """Independent ±1/√n with equal probability: a scaled binary Φ minus its complement."""
     return np.asarray((2 * binary(m, n, seed) - 1) / np.float32(math.sqrt(n)), dtype=np.float32)
 
 
@@ -48,7 +48,7 @@ MATRICES: dict[str, Callable[[int, int, int], NDArray[np.float32]]] = {
     "bernoulli": bernoulli,
     "binary": binary,
 }
-"""Kinds of dense Φ that a seed determines: name -> maker of (m, n, seed)."""
+"""Kind of dense Φ -> function of (m, n, seed)."""
 
 
 def count_measurements(n: int, ratio: float | None = None, m: int | None = None) -> int:
@@ -58,14 +58,14 @@ def count_measurements(n: int, ratio: float | None = None, m: int | None = None)
         UsageError: none or both given, a ratio outside (0, 1] or not a number, m outside 1..n.
     """
     if (ratio is None) == (m is None):
-        raise UsageError("give the sampling ratio or the number of measurements m, one of both.")
+        raise UsageError("give either the sampling ratio or the number of measurements m.")
     if ratio is not None:
         if not (math.isfinite(ratio) and 0 < ratio <= 1):
             raise UsageError(f"ratio {ratio}: expected a number in (0, 1], such as 0.1.")
         m = round(n * ratio)
         if m == 0:
             raise UsageError(
-                f"ratio {ratio} of {n} pixels is no measurement; use at least {1 / n:.4g}."
+                f"ratio {ratio} of {n} pixels gives no measurement; use at least {1 / n:.4g}."
             )
     assert m is not None
     if not 1 <= m <= n:
@@ -83,16 +83,16 @@ class Phi(Sampling):
 
     @classmethod
     def make(cls, m: int, n: int, seed: int, kind: str = "gaussian") -> "Phi":
-        """Make the (m, n) matrix of a kind and a seed (a non-negative integer)."""
+        """Generate the (m, n) matrix of a kind of Φ and a seed (a non-negative integer)."""
         if seed < 0:
             raise UsageError(f"seed {seed}: expected a non-negative integer.")
         if m * n > MAX_ENTRIES:
-            raise UsageError(f"Φ of shape ({m}, {n}): too large to be made from a seed.")
+            raise UsageError(f"Φ of shape ({m}, {n}): too large to be generated from a seed.")
         return _made(kind, m, n, seed)
 
     @classmethod
     def given(cls, matrix: NDArray[np.generic], label: str = "Φ") -> "Phi":
-        """Take a matrix from outside.
+        """Wrap a given matrix.
 
         Raises:
             InputError: not a finite real (m, n) matrix with 1 <= m <= n.
@@ -125,15 +125,15 @@ class Phi(Sampling):
         return sha256(self.matrix)
 
     def rows(self) -> Rows:
-        """The matrix, copied."""
+        """Φ as a matrix product, with a copy of the matrix."""
         return MatrixRows(torch.tensor(self.matrix))
 
     def scale(self) -> float:
-        """The root mean square of the lengths of the rows."""
+        """Root mean square of the row norms."""
         return float(np.linalg.norm(self.matrix)) / math.sqrt(len(self.matrix))
 
 
 @lru_cache(maxsize=4)
 def _made(kind: str, m: int, n: int, seed: int) -> Phi:
-    """Φ of a seed; a batch of images asks for the same one again and again."""
+    """Φ of a kind and a seed, cached for batches of images that share it."""
     return Phi(MATRICES[kind](m, n, seed), kind, seed)

@@ -1,7 +1,7 @@
-"""What samples a block: the same linear map of n pixels to m numbers for every block.
+"""Sampling of a block by Φ: the same linear map from n pixels to m values for every block.
 
-A Sampling is the identity of Φ, as plain values that a file can name; its Rows are Φ as PyTorch
-applies it, as a matrix or by a fast transform.
+A Sampling identifies Φ by plain values that a file can store. Its Rows are Φ as a PyTorch module,
+which applies a matrix product or a fast transform.
 """
 
 from abc import ABC, abstractmethod
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 MAX_ENTRIES = 2**28
-"""The largest m · n that is made as a matrix: 1 GiB of float32."""
+"""The largest m · n of a dense Φ: 1 GiB of float32."""
 
 _ORTHONORMAL_TOLERANCE = 1e-4
 _PROBES = 4
@@ -37,7 +37,7 @@ class Rows(nn.Module, ABC):
         """Φ as a dense (m, n) matrix."""
 
     def absolute(self) -> "Rows":
-        """|Φ|, entry by entry: how much light each measurement takes in."""
+        """|Φ|, entry by entry: the light that each measurement collects."""
         return MatrixRows(self.matrix().abs())
 
     @property
@@ -76,7 +76,7 @@ class MatrixRows(Rows):
 
 
 class PhiFacts(BaseModel):
-    """The identity of Φ, as it is written down."""
+    """The serialized identity of Φ."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -89,13 +89,13 @@ class PhiFacts(BaseModel):
 class Sampling(ABC):
     """The identity of Φ (m, n).
 
-    A seed alone is no identity across library versions, so Φ carries a SHA-256. Where two digests
-    differ, a fingerprint L Φ R (fixed probe vectors on both sides) tells rounding of the last bit
-    from a different matrix.
+    A seed alone does not identify Φ across library versions, so Φ has a SHA-256. If two digests
+    differ, a fingerprint L Φ R (fixed probe vectors on both sides) distinguishes rounding of the
+    last bit from a different matrix.
 
     Attributes:
-        kind: a name of KINDS with its `seed`, or "given" for a matrix from outside.
-        sha256: digest of what Φ is made of.
+        kind: kind of Φ: a name of KINDS, with its `seed`, or "given".
+        sha256: digest of the values that define Φ.
     """
 
     kind: str
@@ -109,15 +109,15 @@ class Sampling(ABC):
     @property
     @abstractmethod
     def sha256(self) -> str:
-        """Digest of the values that Φ is made of."""
+        """Digest of the values that define Φ."""
 
     @abstractmethod
     def rows(self) -> Rows:
-        """Φ as PyTorch applies it, in float32."""
+        """Φ as a PyTorch module, in float32."""
 
     @abstractmethod
     def scale(self) -> float:
-        """The root mean square of the lengths of the rows."""
+        """Root mean square of the row norms."""
 
     @property
     def fingerprint(self) -> tuple[float, ...]:

@@ -1,9 +1,10 @@
-"""Structured sampling: rows of an orthonormal transform of a block, never as a matrix.
+"""Structured sampling: rows of an orthonormal transform of a block, applied without a matrix.
 
-Φ = S (B_h ⊗ B_w) P D: the pixels of a block change sign (D) and place (P), a separable transform
-B_h X B_wᵀ follows, and m of its coefficients are kept (S). The rows are orthonormal, and Φ costs
-bh + bw multiplications a pixel, so that a block can be a whole image. Signs, places and choices
-come from the raw stream of PCG64, which NumPy keeps for good, so a seed names Φ for good.
+Φ = S (B_h ⊗ B_w) P D: the pixels of a block change sign (D) and are permuted (P), then follow a
+separable transform B_h X B_wᵀ and the selection of m coefficients (S). The rows are orthonormal,
+and Φ costs bh + bw multiplications per pixel, so that a block can be a whole image. Signs,
+permutation and selection come from the raw stream of PCG64, which is the same in all versions of
+NumPy, so that a seed identifies Φ.
 
 Source: Do et al., IEEE TSP 2012 (scrambled transforms); Yu, Sensors 2019 (cake-cutting order).
 """
@@ -35,7 +36,7 @@ def hadamard_basis(side: int) -> NDArray[np.float64]:
 
 
 def dct_basis(side: int) -> NDArray[np.float64]:
-    """The orthonormal DCT-II matrix, one frequency a row."""
+    """The orthonormal DCT-II matrix, one frequency per row."""
     frequency, place = np.arange(side)[:, None], np.arange(side) + 0.5
     basis = np.cos(np.pi / side * frequency * place) * np.sqrt(2 / side)
     basis[0] /= np.sqrt(2)
@@ -90,18 +91,20 @@ class TransformRows(Rows):
         """Φ as a dense (m, n) matrix.
 
         Raises:
-            UsageError: it would not fit into memory.
+            UsageError: the matrix would be too large.
         """
         if len(self.kept) * len(self.signs) > MAX_ENTRIES:
             raise UsageError(
                 f"Φ of {len(self.kept)} rows and {len(self.signs)} pixels as a matrix: too large. "
                 "Use smaller blocks, or a network that needs no matrix (rcoast)."
             )
-        return self.adjoint(torch.eye(len(self.kept), dtype=self.signs.dtype, device=self.signs.device))
+        return self.adjoint(
+            torch.eye(len(self.kept), dtype=self.signs.dtype, device=self.signs.device)
+        )
 
     @property
     def orthonormal(self) -> bool:
-        """Always: rows of an orthonormal transform."""
+        """True: rows of an orthonormal transform."""
         return True
 
 
@@ -111,8 +114,8 @@ class TransformSampling(Sampling):
 
     Attributes:
         signs: (n,) int8, ±1, of the pixels.
-        places: (n,) int64, which pixel comes to each place.
-        kept: (m,) int64, the coefficients that are measured, in order.
+        places: (n,) int64, the permutation: which pixel comes to each place.
+        kept: (m,) int64, the selected coefficients, in order.
     """
 
     kind: str
@@ -130,7 +133,7 @@ class TransformSampling(Sampling):
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of the transform's name, the block, and the signs, places and choices."""
+        """Digest of the transform's name, block, signs, permutation and selection."""
         whole = hashlib.sha256(f"{self.basis} {self.block[0]}x{self.block[1]}".encode())
         for part in (self.signs, self.places, self.kept):
             whole.update(np.ascontiguousarray(part, dtype="<i8").tobytes())
@@ -146,13 +149,13 @@ class TransformSampling(Sampling):
 
 
 def _orders(count: int, n: int, seed: int) -> list[NDArray[np.int64]]:
-    """Random orders of n things, from the raw numbers of the seed."""
+    """`count` random permutations of n elements, from the raw stream of a seed."""
     raw = np.random.PCG64(seed).random_raw(count * n).reshape(count, n)
     return [np.argsort(part, kind="stable") for part in raw]
 
 
 def _check(basis: Basis, m: int, block: tuple[int, int], seed: int) -> int:
-    """n of a Φ that can be made; else UsageError."""
+    """Return n; raise UsageError if no such Φ can be made."""
     n = block[0] * block[1]
     if basis == "hadamard" and any(side & (side - 1) for side in block):
         raise UsageError(
@@ -169,7 +172,7 @@ def _check(basis: Basis, m: int, block: tuple[int, int], seed: int) -> int:
 def scrambled(
     kind: str, basis: Basis, m: int, block: tuple[int, int], seed: int
 ) -> TransformSampling:
-    """m random coefficients of a block whose pixels changed place and sign at random."""
+    """m random coefficients of a block with random pixel permutation and signs."""
     n = _check(basis, m, block, seed)
     places, kept, coins = _orders(3, n, seed)
     signs = np.where(coins < n // 2, -1, 1).astype(np.int8)
@@ -190,10 +193,10 @@ def pixels(m: int, block: tuple[int, int], seed: int) -> TransformSampling:
 
 
 def cake_cutting(m: int, block: tuple[int, int], seed: int) -> TransformSampling:
-    """The m Hadamard patterns of fewest connected parts; the seed plays no part.
+    """The m Hadamard patterns with the fewest connected regions; the seed is not used.
 
-    A pattern is the outer product of two rows of ±1, whose parts are rectangles: their number is
-    the product of the rows' runs. Ties keep Sylvester's order.
+    A pattern is the outer product of two rows of ±1, so its regions are rectangles: their number
+    is the product of the rows' numbers of runs. Ties keep Sylvester's order.
     """
     _check("hadamard", m, block, seed)
     runs = [1 + (np.diff(np.sign(hadamard_basis(side)), axis=1) != 0).sum(axis=1) for side in block]

@@ -1,12 +1,26 @@
-"""What a network is trained to do, one file a task: how a batch is measured and validated."""
+"""Training tasks, one file each: how a batch is measured, and how a network is validated."""
 
-from csrecon.training.tasks.base import Camera, Task
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, SerializeAsAny
+
+from csrecon.training.tasks.base import Camera, Task, TaskOptions
 from csrecon.training.tasks.blocks import BlocksOptions
 
-TASKS: dict[str, type[BlocksOptions]] = {"blocks": BlocksOptions}
-"""Name -> options of a task, whose `begin` makes it."""
+TASKS: dict[str, type[TaskOptions]] = {"blocks": BlocksOptions}
+"""Name -> options of a task; their `begin` makes the task."""
 
-AnyTask = BlocksOptions
-"""The options of any task, told apart by `name`."""
 
-__all__ = ["TASKS", "AnyTask", "Camera", "Task"]
+def _of_its_name(given: Any) -> Any:
+    if not isinstance(given, dict):
+        return given
+    name = given.get("name", "blocks")
+    if name not in TASKS:
+        raise ValueError(f"task {name!r}: known: {', '.join(TASKS)}")
+    return TASKS[name].model_validate(given)
+
+
+AnyTask = Annotated[SerializeAsAny[TaskOptions], BeforeValidator(_of_its_name)]
+"""The options of any task."""
+
+__all__ = ["TASKS", "AnyTask", "Camera", "Task", "TaskOptions"]

@@ -1,11 +1,13 @@
 """The contract of a training task."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from csrecon.reconstructors.unfolding import Unfolding
@@ -17,7 +19,7 @@ Scores = dict[str, dict[str, float]]
 
 
 class Camera(Protocol):
-    """What measures the batch of one step; drawn before the batch is."""
+    """The random operator and noise of one step, drawn before the batch."""
 
     @property
     def ratio(self) -> float:
@@ -28,28 +30,40 @@ class Camera(Protocol):
 
 
 class Task(Protocol):
-    """How batches are measured, with a state that a checkpoint keeps."""
+    """How batches are measured, with a state that is part of the checkpoint."""
 
     def draw(self, step: int, draw: torch.Generator) -> Camera:
-        """The camera of a step; everything random comes from `draw`."""
+        """The camera of a step; all randomness comes from `draw`."""
 
     @property
     def state(self) -> Any:
-        """What continuing exactly needs: numbers and lists."""
+        """The state for an exact continuation: numbers and lists."""
 
     @state.setter
     def state(self, kept: Any) -> None: ...
 
     def validate(self, network: Unfolding, paths: Sequence[Path], setup: execution.Setup) -> Scores:
-        """Score a network on images, with operators that training does not use."""
+        """Score a network on images, with operators that are not used in training."""
+
+
+class TaskOptions(BaseModel, ABC):
+    """The options of a task, told apart by its name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+
+    @abstractmethod
+    def begin(self, seed: int) -> Task:
+        """The task with what is drawn from a seed."""
 
 
 @dataclass(frozen=True)
 class Ipls:
-    """Iterations per layer that a validation runs."""
+    """Iterations per layer of a validation."""
 
     ipls: tuple[int, ...] = (1, 2, 4, 6, 8, 12, 20)
 
     def allowed(self, network: Unfolding) -> list[int]:
-        """Those that a network allows."""
+        """The iterations per layer that a network allows."""
         return [ipl for ipl in self.ipls if ipl <= network.trained.max_ipl]

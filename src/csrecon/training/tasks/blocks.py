@@ -1,7 +1,7 @@
-"""Compressive sensing of blocks: every step measures with another random orthonormal Φ.
+"""Block compressive sensing with another random orthonormal Φ in every step.
 
-A random row subset, column order and column signs of a Haar-random orthogonal matrix is again one,
-so that a fresh Φ costs an indexing instead of a factorisation.
+A Haar-random orthogonal matrix with random row subset, column order and column signs has the
+distribution of a new random Φ, so that one costs an indexing instead of a factorization.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from csrecon import metrics
@@ -22,28 +22,26 @@ from csrecon.runtime import execution
 from csrecon.sensing import sample as sampling
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.operators import BlockOperator, Phi, SamplingOptions, count_measurements
-from csrecon.training.tasks.base import Camera, Ipls, Scores
+from csrecon.training.tasks.base import Camera, Ipls, Scores, TaskOptions
 
 BLOCK = 33
 _VALIDATION_RATIOS = (0.1, 0.5)
 _VALIDATION_SEED = 2**31
-_NOISELESS = 0.25  # of the steps, where there is noise
+_NOISELESS = 0.25  # share of the steps without noise, in training with noise
 
 
-class BlocksOptions(BaseModel):
+class BlocksOptions(TaskOptions):
     """The task `blocks`.
 
     Attributes:
         ratios: one is drawn per step.
         noise: largest standard deviation σ of Gaussian noise on y; a step draws σ = noise · u²,
             u uniform, and none in a quarter of the steps.
-        phi_bases: Haar-random n×n matrices alive at once; every step takes Φ from one of them by
+        phi_bases: number of Haar-random n×n matrices in use; every step takes Φ from one of them by
             random rows, column order and signs.
-        phi_refresh: steps between the replacement of one of them; 0 keeps them.
-        fixed_phis: instead, this many fixed Φ per ratio, as the paper does; 0 for none.
+        phi_refresh: steps until one of them is replaced; 0 never replaces them.
+        fixed_phis: instead, this many fixed Φ per ratio, as in the paper; 0 for none.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["blocks"] = "blocks"
     ratios: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -77,7 +75,7 @@ class BlockCamera:
 
 
 class Blocks:
-    """The task: its options, and the base matrices that are alive."""
+    """The task: its options, and the base matrices in use."""
 
     def __init__(self, options: BlocksOptions, seed: int) -> None:
         self.options = options
@@ -87,7 +85,7 @@ class Blocks:
 
     @property
     def state(self) -> list[int]:
-        """Numbers of the base matrices in use: with the seed, all the state there is."""
+        """Numbers of the base matrices in use; with the seed, this is the whole state."""
         return list(self._alive)
 
     @state.setter
@@ -96,7 +94,7 @@ class Blocks:
         self._matrices.clear()
 
     def draw(self, step: int, draw: torch.Generator) -> Camera:
-        """The camera of a step: its ratio; the oldest base gives way to a new one now and then."""
+        """The camera of a step; every `phi_refresh` steps the oldest base matrix is replaced."""
         every = self.options.phi_refresh
         if every and step % every == every - 1:
             gone = self._alive.pop(0)
@@ -131,7 +129,7 @@ class Blocks:
         return self._matrices[key]
 
     def validate(self, network: Unfolding, paths: Sequence[Path], setup: execution.Setup) -> Scores:
-        """Mean PSNR in dB per ratio and IPL, with a Φ that training does not use."""
+        """Mean PSNR in dB per ratio and IPL, with a Φ that is not used in training."""
         allowed = Ipls().allowed(network)
         table: Scores = {}
         for ratio in _VALIDATION_RATIOS:
