@@ -1,6 +1,7 @@
 """A laboratory's values: every order and unit that can be said is undone, the rest refused."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -295,7 +296,10 @@ def test_what_was_removed_is_written_into_the_image(tmp_path, monkeypatch):
     said = json.loads(result.stdout)[0]
     with Image.open("x.png") as image:
         written = json.loads(image.text["csrecon"])
-    assert (written["gain"], written["offset"]) == (said["gain"], said["offset"])
+    removed = ("gain", "offset", "gain_error", "offset_error")
+    assert [written[name] for name in removed] == [said[name] for name in removed]
+    assert 0 < said["gain_error"] < 0.2
+    assert abs(said["offset"] - 120) < 4 * said["offset_error"]
     assert (written["model"], written["iterations"]) == ("rcoast", 5)
 
 
@@ -305,6 +309,10 @@ def test_a_camera_is_imported_once(tmp_path, monkeypatch):
     before = (tmp_path / "camera.mat").read_bytes()
     result = run("import", *CAMERA, *ORDER, "--gain", "850", "--offset", "120", "--json")
     assert json.loads(result.stdout)["gain"] == 850
+    assert "gain_error" not in json.loads(result.stdout)
+    said = run("import", *CAMERA, *ORDER, "--gain", "auto", "-o", "auto.npz").stdout
+    said = " ".join(said.split())
+    assert re.search(r"gain [89]\S+ ± \S+ % and offset 12\S+ ± \S+, both estimated; removed", said)
     assert (tmp_path / "camera.mat").read_bytes() == before
     facts = json.loads(run("inspect", "camera.npz", "--json").stdout)
     assert (facts["m"], facts["missing_blocks"], facts["orthonormal"]) == (400, 2, False)
