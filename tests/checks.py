@@ -18,7 +18,8 @@ def check_operator(operator: LinearOperator) -> None:
     """Everything that base.py says of an operator, on random values."""
     exact = copy.deepcopy(operator).double()
     _check_linear_map(exact)
-    _check_spec(operator)
+    if type(operator).spec is not LinearOperator.spec:  # else it has no file format
+        _check_spec(operator)
     u = _values((4, *operator.y_shape), torch.float32)
     # Of blocks, what is said of A Aᵀ holds before the image is cropped: block by block.
     local, u = operator.split(u) if isinstance(operator, Blocks) else (operator, u)

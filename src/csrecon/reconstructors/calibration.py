@@ -61,7 +61,6 @@ _UNSMOOTHED, _FEW = 0.75, 0.04
 _LEAN = 0.5  # standard errors added to the gain: a dark image costs less than a clipped one
 _FITTED = 2048  # blocks that the offset is fitted to
 _RECONSTRUCTED = 160  # blocks: those with the largest energy
-_WHOLE = 400  # blocks up to which an image is reconstructed whole
 _SMOOTH = 0.006  # λ without noise; smaller ones overshoot where there are few measurements
 _NOISES = (1e-6, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 100.0)  # ν, relative to the mean variance in K
 _FEWEST = 6  # rows of Φ: three quarters of them must determine offset, level and residual
@@ -140,7 +139,9 @@ def estimate(
             f"{level:.2g} ± {fit.level_error:.2g} times Φ1; expected one clearly above or below "
             f"0. The scene is dark, or lost in noise or in the offset. {_HELP}"
         )
-    imaging = _Imaging(*_imaged(y, operator, kept, fit.offset), fit.noise, len(values), reconstruct)
+    order = np.argsort(-np.square(values - fit.offset).sum(axis=1), kind="stable")
+    brightest = values[order[:_RECONSTRUCTED]]
+    imaging = _Imaging(brightest, fit.noise, operator.block, len(values), reconstruct)
     sign = math.copysign(1.0, level)
     gain = sign * max(abs(level), float(np.quantile(sign * fit.levels, 0.99)))
     for index in range(_ROUNDS):
@@ -200,35 +201,13 @@ def _check(values: _Array, phi: _Array, offset: float | None) -> None:
         )
 
 
-def _imaged(
-    y: Tensor, operator: BlockOperator, kept: NDArray[np.bool_], offset: float
-) -> tuple[_Array, BlockOperator]:
-    """What is reconstructed: a small image whole; of a large one the brightest blocks, separately.
-
-    Returns:
-        Values (B, gh, gw, m), and the operator of images with such values.
-    """
-    grid, m = operator.grid, operator.m
-    values = y[0].double().numpy()
-    if kept.size <= _WHOLE:
-        present = torch.from_numpy(kept.reshape(grid).astype(np.float32))
-        whole = BlockOperator(
-            operator.phi, operator.image_shape, operator.block, operator.rows, present
-        )
-        return values[None], whole
-    known = values.reshape(-1, m)[kept]
-    order = np.argsort(-np.square(known - offset).sum(axis=1), kind="stable")
-    single = BlockOperator(operator.phi, operator.block, operator.block, operator.rows)
-    return known[order[:_RECONSTRUCTED]][:, None, None], single
-
-
 @dataclass(frozen=True)
 class _Imaging:
-    """Values (B, gh, gw, m) to reconstruct at a gain, out of `blocks` blocks in total."""
+    """The brightest (blocks, m) of all blocks, each reconstructed as a separate image."""
 
-    values: _Array
-    operator: BlockOperator
+    brightest: _Array
     noise: float
+    block: tuple[int, int]
     blocks: int
     reconstruct: Reconstruct
 
@@ -236,18 +215,12 @@ class _Imaging:
         self, gain: float, offset: float, phi: _Array, rows: NDArray[np.int64] | None = None
     ) -> float:
         """The factor on a gain that puts the bright end at 0.97, with some rows of Φ or all."""
-        y = self.values if rows is None else self.values[..., rows]
+        y = self.brightest if rows is None else self.brightest[:, rows]
         matrix = phi if rows is None else phi[rows]
-        whole = self.operator
         operator = BlockOperator(
-            Phi.given(np.ascontiguousarray(matrix, dtype=np.float32)),
-            whole.image_shape,
-            whole.block,
-            None,
-            whole.present,
+            Phi.given(np.ascontiguousarray(matrix, dtype=np.float32)), self.block, self.block
         )
-        unit = torch.from_numpy((y - offset) / gain).float()
-        m = Measurement.of(operator, operator.masked(unit))
+        m = Measurement.of(operator, torch.from_numpy((y[:, None, None] - offset) / gain).float())
         with torch.inference_mode():
             x = self.reconstruct(replace(m, noise=self.noise / abs(gain)).normalized())
         end = bright_end(x.double().numpy(), self.blocks * operator.n)
