@@ -47,6 +47,7 @@ def seeds(folder: Path) -> list[tuple[Path, Callable[[Path], object]]]:
     m = csrecon.sample(np.asarray(picture), 0.5, block=2)
     native.save(m, folder / "m.npy")
     native.save(m, folder / "p.npz")
+    native.save(csrecon.sample(np.asarray(picture), 0.5, kind="fourier"), folder / "f.npz")
     weights = GOLDEN.with_name("rista.safetensors").read_bytes()
     (folder / "w.safetensors").write_bytes(weights[:4000])
     (folder / "models.yaml").write_text("version: 1\nmodels: {}\n")
@@ -56,6 +57,7 @@ def seeds(folder: Path) -> list[tuple[Path, Callable[[Path], object]]]:
         (folder / "m.json", lambda path: native.load(path.with_suffix(".npy"))),
         (folder / "m.npy", native.load),
         (folder / "p.npz", native.load),
+        (folder / "f.npz", native.load),
         (folder / "w.safetensors", zoo.load),
         (folder / "models.yaml", cards.read_cards),
     ]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from csrecon import zoo
 from csrecon.errors import InputError
+from csrecon.evaluation.table import Table, line
 from csrecon.io import images
 from csrecon.reconstructors import calibration
 from csrecon.runtime import execution
@@ -115,19 +116,22 @@ def compared(case: Case, scene: Image, seed: int, network: Any) -> tuple[str, fl
         return psnr(Measurement.of(operator, values), truth, seen, network)
 
     true = at(case.gain, offset)
-    said = f"| {' | '.join(str(getattr(case, name)) for name in FACTORS)} | {true:.2f} |"
+    said = [*(str(getattr(case, name)) for name in FACTORS), f"{true:.2f}"]
     try:
         found = calibration.estimate(y, operator, None)
     except InputError as error:
-        return f"{said} refused | | | {str(error).partition(';')[0]} |", None
+        return line([*said, "refused", "", "", str(error).partition(";")[0]]), None
     gap = true - at(found.gain, found.offset)
     bright = calibration.bright_end(truth[seen].astype(np.float64), int(seen.sum()))
     gain = found.gain / case.gain * calibration.BRIGHT / bright - 1
     unit = abs(case.gain) * rms
-    return (
-        f"{said} {true - gap:.2f} | {gap:+.2f} | {100 * gain:+.1f} ± {100 * found.gain_error:.1f} "
-        f"| {(found.offset - offset) / unit:+.5f} ± {found.offset_error / unit:.5f} |"
-    ), gap
+    figures = [
+        f"{true - gap:.2f}",
+        f"{gap:+.2f}",
+        f"{100 * gain:+.1f} ± {100 * found.gain_error:.1f}",
+        f"{(found.offset - offset) / unit:+.5f} ± {found.offset_error / unit:.5f}",
+    ]
+    return line([*said, *figures]), gap
 
 
 def main() -> None:
@@ -141,7 +145,7 @@ def main() -> None:
     paths = datasets.images(given.dataset, given.data_dir)
     network = zoo.load("rcoast")
     head = [*FACTORS, "true PSNR", "auto PSNR", "gap", "gain off by, %", "offset off by"]
-    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    print(Table(head, [], left=len(head)).markdown(), end="")
     gaps = []
     for index, case in enumerate(drawn(given.cases, given.seed)):
         picture = images.read(paths[index % len(paths)], "gray").planes[0, 0].numpy()
