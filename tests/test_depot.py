@@ -16,6 +16,7 @@ from csrecon.cli.app import app
 from csrecon.errors import InputError, ModelError, UsageError
 from csrecon.evaluation import presets
 from csrecon.io import downloads, images
+from csrecon.reconstructors.blueprint import Blueprint
 from csrecon.zoo import cards, datasets, hub, model_page, store, weights_file
 from tests.conftest import scene, shared
 
@@ -244,6 +245,8 @@ def test_hub_faults(repository, server, monkeypatch):
     with pytest.raises(UsageError, match="expected hf:owner/name"):
         csrecon.load("hf:mine")
     config = json.loads((repository / hub.CONFIG).read_text())
+    assert config["version"] == csrecon.__version__
+    assert Blueprint.model_validate(config["blueprint"]) == cards.card("rcoast").blueprint()
     (repository / hub.CONFIG).write_text(json.dumps(config | {"sha256": "0" * 64}))
     plant_repository(server, repository, monkeypatch)
     with pytest.raises(ModelError, match="instead of 0000"):

@@ -34,7 +34,7 @@ def write(name: str, folder: Path, repository: str) -> None:
         "library": "csrecon",
         "version": __version__,
         "sha256": files.sha256_file(path),
-        **blueprint.model_dump(mode="json"),
+        "blueprint": blueprint.model_dump(mode="json"),
     }
     targets = [folder / each for each in (hub.WEIGHTS, hub.CONFIG, hub.CARD)]
     with files.new_files(*targets) as (weights, configuration, page):
