@@ -49,7 +49,7 @@ _Array = NDArray[np.float64]
 BRIGHT = 0.97
 """Target of the bright end of an image: networks fail where an image exceeds [0, 1]."""
 
-LARGEST_ERROR = 0.5
+LARGEST_ERROR = 0.25
 """Largest relative standard error of a gain that is returned."""
 
 _CLIPPED = 0.001  # root of the power above the bright end, relative to it
