@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from csrecon.reconstructors.base import Reconstructor
+from csrecon.reconstructors.unfolding import Unfolding
+from csrecon.runtime.tiles import Tiles
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.operators import Blocks, LinearOperator
 
@@ -134,3 +136,13 @@ def check_reconstructor(model: Reconstructor, m: Measurement) -> None:
     assert {step.total for step in steps} == {len(steps)}
     assert torch.equal(m.y, before[0])
     assert torch.equal(m.operator.adjoint(m.y), before[1])
+
+
+def check_tiled(net: Unfolding, m: Measurement) -> int:
+    """Every iterate computed in tiles is that of the whole image; the number of iterates."""
+    with torch.inference_mode():
+        whole = [step.image for step in net.steps(m)]
+        tiled = [step.image for step in net.applied(Tiles(64)).steps(m)]
+    for a, b in zip(whole, tiled, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
+    return len(whole)

@@ -96,9 +96,11 @@ def compare(
     Raises:
         CsreconError: as in `csrecon.reconstruct`.
     """
+    names = dict.fromkeys(entry.model for entry in entries)
+    networks = {name: zoo.load(name, m.operator.ratio) for name in names}
     found = []
     for entry in entries:
-        network = execution.at_ipl(zoo.load(entry.model, m.operator.ratio), entry.ipl)
+        network = execution.at_ipl(networks[entry.model], entry.ipl)
         began = time.perf_counter()
         for step in execution.steps(network, m, setup):
             watch(entry, step)

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +12,8 @@ from torch import Tensor
 from csrecon.reconstructors.unfolding import Unfolding
 from csrecon.runtime import execution
 from csrecon.sensing.measurement import Measurement
+
+_VALIDATED_IPLS = (1, 2, 4, 6, 8, 12, 20)
 
 Scores = dict[str, dict[str, float]]
 """Mean PSNR in dB by condition and IPL."""
@@ -58,12 +59,6 @@ class TaskOptions(BaseModel, ABC):
         """The task with what is drawn from a seed."""
 
 
-@dataclass(frozen=True)
-class Ipls:
-    """Iterations per layer of a validation."""
-
-    ipls: tuple[int, ...] = (1, 2, 4, 6, 8, 12, 20)
-
-    def allowed(self, network: Unfolding) -> list[int]:
-        """The iterations per layer that a network allows."""
-        return [ipl for ipl in self.ipls if ipl <= network.trained.max_ipl]
+def validated_ipls(network: Unfolding) -> list[int]:
+    """The iterations per layer of a validation, as far as a network allows them."""
+    return [ipl for ipl in _VALIDATED_IPLS if ipl <= network.trained.max_ipl]

@@ -22,7 +22,7 @@ from csrecon.runtime import execution
 from csrecon.sensing import sample as sampling
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.operators import BlockOperator, Phi, SamplingOptions, count_measurements
-from csrecon.training.tasks.base import Camera, Ipls, Scores, TaskOptions
+from csrecon.training.tasks.base import Camera, Scores, TaskOptions, validated_ipls
 
 BLOCK = 33
 _VALIDATION_RATIOS = (0.1, 0.5)
@@ -130,7 +130,7 @@ class Blocks:
 
     def validate(self, network: Unfolding, paths: Sequence[Path], setup: execution.Setup) -> Scores:
         """Mean PSNR in dB per ratio and IPL, with a Φ that is not used in training."""
-        allowed = Ipls().allowed(network)
+        allowed = validated_ipls(network)
         table: Scores = {}
         for ratio in _VALIDATION_RATIOS:
             options = SamplingOptions(ratio=ratio, seed=_VALIDATION_SEED)
