@@ -1,0 +1,98 @@
+"""Faults of images."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tests.conftest import scene
+from tests.faults.checks import refused, sampled
+from tests.test_cli import run
+
+
+def test_f01(picture):
+    """A truncated image
+    exit 3; copy it again"""
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[: len(whole) // 2])
+    refused(3, "sample", picture, "--ratio", 0.1, message="img.png")
+
+
+def test_f02():
+    """A file that is not an image
+    exit 3"""
+    Path("img.png").write_text("hello")
+    refused(3, "sample", "img.png", "--ratio", 0.1, message="img.png")
+
+
+def test_f03(picture, monkeypatch):
+    """A decompression bomb
+    exit 3 before any pixel is decoded"""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    refused(3, "sample", picture, "--ratio", 0.1, message="decompression bomb")
+
+
+def test_f04():
+    """A 16-bit image
+    16 bits in, 16 bits out"""
+    levels = (scene()[..., 0].astype(np.uint16) * 257 + 13).clip(0, 65535)
+    Image.fromarray(levels).save("deep.png")
+    run("sample", "deep.png", "--ratio", 1, "--block", 8)
+    run("reconstruct", "y.npy", "--ipl", 1)
+    back = np.asarray(Image.open("y.png")).astype(int)
+    assert abs(back - levels.astype(int)).max() <= 2
+
+
+def test_f05():
+    """A palette, or an alpha channel
+    the visible colours; transparent pixels are flattened onto white"""
+    Image.fromarray(scene()).quantize(64).save("palette.png")
+    shown = np.asarray(Image.open("palette.png").convert("L")) / 255
+    np.testing.assert_allclose(sampled("palette.png"), shown, atol=0.01)
+    clear = Image.fromarray(scene()).convert("RGBA")
+    clear.putalpha(0)
+    clear.save("clear.png")
+    Path("whole.npz").unlink()
+    np.testing.assert_allclose(sampled("clear.png"), 1, atol=1e-3)
+
+
+def test_f06():
+    """A CMYK image
+    its luma"""
+    Image.fromarray(scene()).convert("CMYK").save("cmyk.tif")
+    shown = np.asarray(Image.fromarray(scene()).convert("L")) / 255
+    assert abs(sampled("cmyk.tif") - shown).mean() < 0.05
+
+
+def test_f07():
+    """An animation
+    its first frame"""
+    frames = [Image.fromarray(np.full((40, 40), v, np.uint8)) for v in (200, 10)]
+    frames[0].save("a.gif", save_all=True, append_images=frames[1:])
+    np.testing.assert_allclose(sampled("a.gif"), 200 / 255, atol=0.01)
+
+
+def test_f08():
+    """A photo with an EXIF rotation
+    upright"""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(scene(40, 60)).save("turned.png", exif=exif)
+    assert sampled("turned.png").shape == (60, 40)
+
+
+def test_f09():
+    """An image smaller than a block
+    padded for measuring, cropped in the result"""
+    Image.fromarray(scene(3, 5)).save("tiny.png")
+    run("sample", "tiny.png", "--ratio", 0.5)
+    run("reconstruct", "y.npy")
+    assert Image.open("y.png").size == (5, 3)
+
+
+def test_f10():
+    """An empty or a missing file
+    exit 3"""
+    Path("empty.png").touch()
+    refused(3, "sample", "empty.png", "--ratio", 0.1, message="empty")
+    refused(3, "sample", "none.png", "--ratio", 0.1, message="no such file")
