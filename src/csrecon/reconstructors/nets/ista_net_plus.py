@@ -4,6 +4,10 @@ x_D = D(r); s = soft(F(x_D), θ); x = r + G(F̃(s)), with F and F̃ two 3×3 con
 ReLU and no biases. The symmetry penalty ‖F̃(F(x_D)) - x_D‖² makes F̃ invert F. The recursive form
 multiplies the features after D and before G by the gains of two RFMUs that all layers share.
 
+A threshold learned without a constraint becomes negative, and soft thresholding then jumps by 2|θ|
+at 0: rounding errors become gray levels. With `nonnegative` the threshold is |θ|, and the block is
+continuous. The authors' weights and their training do without.
+
 Source: I, section 4; R, section 3.2.
 """
 
@@ -23,13 +27,19 @@ def _conv(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 class IstaNetPlusBlock(ProxBlock):
-    """One ISTA-Net+ layer."""
+    """One ISTA-Net+ layer.
+
+    Args:
+        features: of the transform.
+        nonnegative: the threshold is |θ| instead of θ.
+    """
 
     sites = 2  # after the first convolution, before the last
     reach = 6
 
-    def __init__(self, features: Count = 32) -> None:
+    def __init__(self, features: Count = 32, nonnegative: bool = False) -> None:
         super().__init__()
+        self.nonnegative = nonnegative
         self.threshold = nn.Parameter(torch.tensor(_THRESHOLD))
         self.head = _conv(1, features)
         self.analysis = nn.ModuleList([_conv(features, features), _conv(features, features)])
@@ -51,7 +61,8 @@ class IstaNetPlusBlock(ProxBlock):
         before_tail = gain[1].view(1, -1, 1, 1) * self.tail.weight
         features = conv2d(r, after_head, padding=1)
         code = self._transform(self.analysis, features)
-        sparse = torch.sign(code) * relu(code.abs() - self.threshold)
+        threshold = self.threshold.abs() if self.nonnegative else self.threshold
+        sparse = torch.sign(code) * relu(code.abs() - threshold)
         image = r + conv2d(self._transform(self.synthesis, sparse), before_tail, padding=1)
         if not (self.training and self.penalised):
             return State(image), r.new_zeros(())
