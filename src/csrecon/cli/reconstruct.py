@@ -298,8 +298,10 @@ def _keep_inputs(target: Path, inputs: list[Path]) -> None:
 
 
 def _measurements_in(folder: Path) -> list[Path]:
+    from csrecon.io import pairs
     from csrecon.sensing.native import SUFFIXES
 
+    pairs.finish_all(folder, ".json")
     found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
     if not found:
         raise InputError(f"{folder}: no measurement in it (looked for {', '.join(SUFFIXES)}).")

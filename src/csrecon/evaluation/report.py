@@ -206,8 +206,7 @@ def targets(outputs: Sequence[Path], overwrite: bool, stem: str = "bench") -> li
             raise UsageError(f"{output}: a report ends in {', '.join(SUFFIXES)}, or is a folder.")
     paths = list(dict.fromkeys(paths))
     if paths:
-        with files.new_files(*paths, overwrite=overwrite, publish=False):
-            pass  # a folder that cannot be written fails before any work
+        files.check_writable(*paths, overwrite=overwrite)  # fails before any work
     return paths
 
 

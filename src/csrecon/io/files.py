@@ -191,7 +191,12 @@ def refuse_existing(*targets: Path, overwrite: bool) -> None:
             )
 
 
-def _publish(temporary: Path, target: Path, overwrite: bool) -> None:
+def publish(temporary: Path, target: Path, overwrite: bool) -> None:
+    """Move a complete file into place.
+
+    Raises:
+        UsageError: the target exists and `overwrite` is false.
+    """
     if overwrite:
         temporary.replace(target)
         return
@@ -206,41 +211,62 @@ def _publish(temporary: Path, target: Path, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def new_files(
-    *targets: Path, overwrite: bool = False, publish: bool = True
-) -> Iterator[list[Path]]:
-    """Yield one temporary path per target; on success move them all into place, else remove them.
+def temporaries(*targets: Path) -> Iterator[list[Path]]:
+    """Yield one temporary path beside every target; remove what is left of them at the end.
 
-    Missing parent folders are created. The temporary names keep the suffix of their target. With
-    `publish=False` it only checks that the targets can be written, and leaves no file.
+    Missing parent folders are created. The names keep the suffix of their target.
 
     Raises:
-        UsageError: a target exists and `overwrite` is false.
         ResourceError: the disk is full, the folder is read-only or cannot be created.
     """
-    refuse_existing(*targets, overwrite=overwrite)
     tag = uuid.uuid4().hex[:12]
-    temporaries = [t.with_name(f".{tag}-{i}{t.suffix}") for i, t in enumerate(targets)]
-    published: list[Path] = []
+    made = [t.with_name(f".{tag}-{i}{t.suffix}") for i, t in enumerate(targets)]
     try:
         for target in targets:
             target.parent.mkdir(parents=True, exist_ok=True)
-        if not publish:
-            for temporary in temporaries:
-                temporary.touch()
-        yield temporaries
-        if not publish:
-            return
-        for temporary, target in zip(temporaries, targets, strict=True):
-            _publish(temporary, target, overwrite)
-            published.append(target)
-        published.clear()
+        yield made
     except OSError as error:
         raise explained(error, targets[0]) from error
     finally:
-        for leftover in [*temporaries, *(published if not overwrite else [])]:
+        for leftover in made:
             with contextlib.suppress(OSError):
                 leftover.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_files(*targets: Path, overwrite: bool = False) -> Iterator[list[Path]]:
+    """Yield one temporary path per target; on success move them all into place, else remove them.
+
+    Raises:
+        UsageError: a target exists and `overwrite` is false.
+        ResourceError: as `temporaries`.
+    """
+    refuse_existing(*targets, overwrite=overwrite)
+    published: list[Path] = []
+    try:
+        with temporaries(*targets) as made:
+            yield made
+            for temporary, target in zip(made, targets, strict=True):
+                publish(temporary, target, overwrite)
+                published.append(target)
+            published.clear()
+    finally:
+        for target in published if not overwrite else []:
+            with contextlib.suppress(OSError):
+                target.unlink(missing_ok=True)
+
+
+def check_writable(*targets: Path, overwrite: bool = False) -> None:
+    """Check that these files can be written, and leave none.
+
+    Raises:
+        UsageError: a target exists and `overwrite` is false.
+        ResourceError: as `temporaries`.
+    """
+    refuse_existing(*targets, overwrite=overwrite)
+    with temporaries(*targets) as made:
+        for temporary in made:
+            temporary.touch()
 
 
 def explained(error: OSError, target: Path) -> ResourceError:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from csrecon._version import __version__
 from csrecon.errors import CsreconError, InputError, UsageError
-from csrecon.io import arrays, files
+from csrecon.io import arrays, files, pairs
 from csrecon.io.images import PixelFormat
 from csrecon.sensing import sidecar
 from csrecon.sensing.measurement import Measurement
@@ -81,19 +81,20 @@ def save(m: Measurement, path: Path, overwrite: bool = False) -> None:
         UsageError: another suffix, an output that exists, or an operator without a file format.
         ResourceError: the files cannot be written; none is left half-written.
     """
-    targets = outputs(path)
+    outputs(path)  # refuses another suffix
     packed = path.suffix.lower() == ".npz"
     stored: dict[str, NDArray[Any]] = {"y": np.ascontiguousarray(m.y.cpu().numpy(), dtype="<f4")}
     if packed:
         stored |= m.operator.arrays()
     facts = _describe(m, stored).model_dump_json(indent=2)
-    with files.new_files(*targets, overwrite=overwrite) as temporaries:
-        if packed:
-            files.write_npz(temporaries[0], {**stored, "metadata": np.array(facts)})
-        else:
-            with temporaries[0].open("wb") as stream:
-                np.save(stream, stored["y"], allow_pickle=False)
-            temporaries[1].write_text(facts + "\n", encoding="utf-8")
+    if packed:
+        with files.new_files(path, overwrite=overwrite) as (temporary,):
+            files.write_npz(temporary, {**stored, "metadata": np.array(facts)})
+        return
+    with pairs.new_pair(path, sidecar_path(path), overwrite) as (values, description):
+        with values.open("wb") as stream:
+            np.save(stream, stored["y"], allow_pickle=False)
+        description.write_text(facts + "\n", encoding="utf-8")
 
 
 def as_values(array: NDArray[Any], label: str) -> NDArray[np.float32]:
@@ -231,6 +232,17 @@ def _read_sidecar(path: Path, bare: bool) -> str | None:
     return text
 
 
+def _read_pair(path: Path, bare: bool) -> tuple[NDArray[Any], str | None]:
+    """y of a .npy file, and the text of its sidecar; both of one moment."""
+    beside = sidecar_path(path)
+    while True:
+        metadata = _read_sidecar(beside, bare) if beside.exists() else None
+        y = files.read_npy(pairs.finish(path, beside))
+        again = _read_sidecar(beside, bare) if beside.exists() else None
+        if again == metadata:  # else it was replaced meanwhile
+            return y, metadata
+
+
 def describes_itself(path: Path) -> bool:
     """Whether this file has csrecon's metadata, inside it or beside it."""
     if path.suffix.lower() == ".npz":
@@ -277,10 +289,7 @@ def load(path: Path, given: Given = _NOTHING_GIVEN) -> Measurement:
         if "metadata" in stored:
             metadata = str(stored.pop("metadata"))
     else:
-        y = files.read_npy(path)
-        beside = sidecar_path(path)
-        if beside.exists():
-            metadata = _read_sidecar(beside, bare=given.shape is not None)
+        y, metadata = _read_pair(path, bare=given.shape is not None)
     if metadata is not None:
         if given.seed is not None or given.shape is not None or given.block is not None:
             raise UsageError(

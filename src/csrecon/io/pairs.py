@@ -1,0 +1,96 @@
+"""Data and their description, two files that are replaced as one: y.npy and y.json.
+
+The description is moved into place first; from this moment the new pair counts. Until the data
+follow, they lie beside it under a hidden name that carries the digest of the description, and
+whoever reads or writes the pair next moves them. So a pair that was interrupted anywhere is the old
+one or the new one. A lock keeps two writers apart.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock
+
+from csrecon.io import files
+
+log = logging.getLogger(__name__)
+
+_WAITING = ".waiting"
+
+
+def _waiting(data: Path, description: Path) -> Path:
+    """Where the data of this description wait to be moved into place."""
+    return data.with_name(f".{data.name}.{files.sha256_file(description)[:16]}{_WAITING}")
+
+
+@contextlib.contextmanager
+def _locked(data: Path) -> Iterator[None]:
+    """Hold the lock of a pair; its file is removed while it is held."""
+    lock = FileLock(data.with_name(f".{data.name}.lock"))
+    with lock:
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                Path(lock.lock_file).unlink()
+
+
+@contextlib.contextmanager
+def new_pair(data: Path, description: Path, overwrite: bool = False) -> Iterator[list[Path]]:
+    """Yield temporary paths for the data and the description; on success publish them as one.
+
+    Raises:
+        UsageError: a target exists and `overwrite` is false.
+        ResourceError: as `files.new_files`.
+    """
+    finish(data, description)
+    files.refuse_existing(data, description, overwrite=overwrite)
+    with files.temporaries(data, description) as made:
+        yield made
+        with _locked(data):
+            _finish(data, description)
+            files.refuse_existing(data, description, overwrite=overwrite)
+            waiting = _waiting(data, made[1])
+            try:
+                made[0].rename(waiting)
+                files.publish(made[1], description, overwrite)
+            finally:  # even after a signal the description in place decides
+                _finish(data, description)
+                waiting.unlink(missing_ok=True)
+
+
+def finish(data: Path, description: Path) -> Path:
+    """Move data that wait into place; return where the data are.
+
+    In a folder that cannot be written the data stay where they wait.
+
+    Raises:
+        InputError: the description cannot be read.
+    """
+    with files.reading(description):
+        if not description.is_file() or not _waiting(data, description).exists():
+            return data
+        try:
+            with _locked(data):
+                _finish(data, description)
+        except OSError:
+            waiting = _waiting(data, description)
+            return waiting if waiting.exists() else data
+    log.info("%s: an interrupted command is completed.", data)
+    return data
+
+
+def _finish(data: Path, description: Path) -> None:
+    if description.is_file():
+        with contextlib.suppress(FileNotFoundError):
+            _waiting(data, description).replace(data)
+
+
+def finish_all(folder: Path, suffix: str) -> None:
+    """`finish` every pair in a folder whose descriptions have this suffix."""
+    with files.reading(folder):
+        for waiting in sorted(folder.glob(f".*{_WAITING}")):
+            data = folder / waiting.name[1:].removesuffix(_WAITING).rpartition(".")[0]
+            finish(data, data.with_suffix(suffix))
