@@ -51,6 +51,11 @@ class IstaNetPlusBlock(ProxBlock):
         out: Tensor = pair[1](relu(pair[0](h), inplace=True))
         return out
 
+    def shrunk(self, code: Tensor) -> Tensor:
+        """Soft thresholding of coefficients of any shape."""
+        threshold = self.threshold.abs() if self.nonnegative else self.threshold
+        return torch.sign(code) * relu(code.abs() - threshold)
+
     def prox(self, state: State, gradient: Tensor, gain: Tensor) -> tuple[State, Tensor]:
         """One iteration with gains (2, F), and the symmetry penalty.
 
@@ -61,9 +66,8 @@ class IstaNetPlusBlock(ProxBlock):
         before_tail = gain[1].view(1, -1, 1, 1) * self.tail.weight
         features = conv2d(r, after_head, padding=1)
         code = self._transform(self.analysis, features)
-        threshold = self.threshold.abs() if self.nonnegative else self.threshold
-        sparse = torch.sign(code) * relu(code.abs() - threshold)
-        image = r + conv2d(self._transform(self.synthesis, sparse), before_tail, padding=1)
+        decoded = self._transform(self.synthesis, self.shrunk(code))
+        image = r + conv2d(decoded, before_tail, padding=1)
         if not (self.training and self.penalised):
             return State(image), r.new_zeros(())
         asymmetry = self._transform(self.synthesis, code) - features
