@@ -146,6 +146,7 @@ def bench(
     from csrecon.evaluation import bench as measuring
     from csrecon.evaluation import cache, presets, report
     from csrecon.evaluation.rows import summarize
+    from csrecon.io import files
     from csrecon.runtime import execution
     from csrecon.zoo import datasets
 
@@ -163,6 +164,7 @@ def bench(
     ratios = parse.ratios(ratio or _RATIOS)
     source = table.dataset if table else str(dataset)
     paths = datasets.images(source, data_dir)[:limit]
+    files.refuse_inputs([*targets, *_figure_files(folder)], [*paths, *map(Path, names)])
     label = source if source in datasets.DATASETS else f"folder {Path(source).resolve().name}"
     if limit:
         label += f" (first {len(paths)})"
@@ -234,6 +236,12 @@ def _figure_folder(table: "Preset | None", outputs: Sequence[Path], overwrite: b
 
     files.refuse_existing(*figures.preset_paths(folder), overwrite=overwrite)
     return folder
+
+
+def _figure_files(folder: Path | None) -> list[Path]:
+    from csrecon.evaluation import figures
+
+    return figures.preset_paths(folder) if folder else []
 
 
 def _table(dataset: str | None, preset: str | None, chosen: bool, shared: bool) -> "Preset | None":

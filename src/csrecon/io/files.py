@@ -14,7 +14,7 @@ import tokenize
 import uuid
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -191,6 +191,37 @@ def refuse_existing(*targets: Path, overwrite: bool) -> None:
             )
 
 
+def refuse_inputs(targets: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raise UsageError if a target is one of the inputs, under whatever name; --overwrite or not.
+
+    Symbolic and hard links, relative paths and names that differ in case only, where the file
+    system ignores it, are the same file.
+    """
+    known: dict[Path | tuple[int, int], Path] = {}
+    for path in inputs:
+        known |= dict.fromkeys(_identities(path), path)
+    for target in targets:
+        for identity in _identities(target):
+            if identity in known:
+                raise UsageError(
+                    f"{target}: is an input of this command ({known[identity]}), which is never "
+                    "replaced; give another output."
+                )
+
+
+def _identities(path: Path) -> list[Path | tuple[int, int]]:
+    """What two paths of one file have in common: the resolved path, and the file's number."""
+    try:
+        found: list[Path | tuple[int, int]] = [path.resolve()]
+    except (OSError, RuntimeError, ValueError):  # a circle of symbolic links, or no path at all
+        return [path.absolute()]
+    with contextlib.suppress(OSError, ValueError):
+        status = path.stat()
+        if status.st_ino:
+            found.append((status.st_dev, status.st_ino))
+    return found
+
+
 def publish(temporary: Path, target: Path, overwrite: bool) -> None:
     """Move a complete file into place.
 
@@ -281,6 +312,21 @@ def explained(error: OSError, target: Path) -> ResourceError:
     return ResourceError(
         f"{target}: cannot be written ({error.strerror or error}); nothing was written."
     )
+
+
+def write_npy(path: Path, array: NDArray[Any]) -> None:
+    """Write an array as .npy (no pickle), whole or not at all.
+
+    NumPy's own writer does not notice if the disk is full at the end of the file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    values = np.asarray(array, order="C")
+    with path.open("wb") as stream:
+        header = np.lib.format.header_data_from_array_1_0(values)
+        np.lib.format.write_array_header_1_0(stream, header)
+        stream.write(values.reshape(-1).view(np.uint8).data)
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -8,7 +8,7 @@ given. Nothing is read with pickle, and no path is stored.
 
 import logging
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +35,12 @@ log = logging.getLogger(__name__)
 def sidecar_path(path: Path) -> Path:
     """`y.json` of `y.npy`."""
     return path.with_suffix(".json")
+
+
+def with_sidecars(paths: Iterable[Path]) -> list[Path]:
+    """These files, and y.json for every y.npy among them."""
+    found = list(paths)
+    return [*found, *(sidecar_path(path) for path in found if path.suffix.lower() == ".npy")]
 
 
 def outputs(path: Path) -> tuple[Path, ...]:
@@ -92,8 +98,7 @@ def save(m: Measurement, path: Path, overwrite: bool = False) -> None:
             files.write_npz(temporary, {**stored, "metadata": np.array(facts)})
         return
     with pairs.new_pair(path, sidecar_path(path), overwrite) as (values, description):
-        with values.open("wb") as stream:
-            np.save(stream, stored["y"], allow_pickle=False)
+        files.write_npy(values, stored["y"])
         description.write_text(facts + "\n", encoding="utf-8")
 
 
