@@ -294,7 +294,11 @@ def _measurements_in(folder: Path) -> list[Path]:
     from csrecon.sensing.native import SUFFIXES
 
     pairs.finish_all(folder, ".json")
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    found = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
     if not found:
         raise InputError(f"{folder}: no measurement in it (looked for {', '.join(SUFFIXES)}).")
     return found

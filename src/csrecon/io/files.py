@@ -222,6 +222,12 @@ def _identities(path: Path) -> list[Path | tuple[int, int]]:
     return found
 
 
+def flush(path: Path) -> None:
+    """Wait until a file is on the disk, so that not even a power cut leaves its name without it."""
+    with path.open("rb+") as stream, contextlib.suppress(OSError):  # some file systems cannot
+        os.fsync(stream.fileno())
+
+
 def publish(temporary: Path, target: Path, overwrite: bool) -> None:
     """Move a complete file into place.
 

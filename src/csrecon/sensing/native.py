@@ -29,6 +29,8 @@ from csrecon.sensing.sidecar import ArrayFacts, ImageFacts, NoiseFacts, Sidecar
 
 SUFFIXES = (".npy", ".npz")
 
+_MARK = '"csrecon-measurement"'  # in every sidecar
+
 log = logging.getLogger(__name__)
 
 
@@ -97,9 +99,25 @@ def save(m: Measurement, path: Path, overwrite: bool = False) -> None:
         with files.new_files(path, overwrite=overwrite) as (temporary,):
             files.write_npz(temporary, {**stored, "metadata": np.array(facts)})
         return
-    with pairs.new_pair(path, sidecar_path(path), overwrite) as (values, description):
+    beside = sidecar_path(path)
+    if overwrite:
+        _refuse_foreign(beside)
+    with pairs.new_pair(path, beside, overwrite) as (values, description):
         files.write_npy(values, stored["y"])
         description.write_text(facts + "\n", encoding="utf-8")
+
+
+def _refuse_foreign(beside: Path) -> None:
+    """Raise UsageError if y.json is of another program, whose content nothing brings back."""
+    if not beside.is_file():
+        return
+    with files.reading(beside):
+        content = beside.read_bytes()
+    if _MARK.encode() not in content and content.strip(b" \0\r\n\t"):
+        raise UsageError(
+            f"{beside}: was not written by csrecon and is never replaced. Move it away, or give "
+            "another output name or .npz."
+        )
 
 
 def as_values(array: NDArray[Any], label: str) -> NDArray[np.float32]:
@@ -231,7 +249,7 @@ def _read_sidecar(path: Path, bare: bool) -> str | None:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}).") from error
-    if bare and '"csrecon-measurement"' not in text:
+    if bare and _MARK not in text:
         log.info("%s: not written by csrecon, so it is ignored.", path)
         return None
     return text
@@ -241,11 +259,21 @@ def _read_pair(path: Path, bare: bool) -> tuple[NDArray[Any], str | None]:
     """y of a .npy file, and the text of its sidecar; both of one moment."""
     beside = sidecar_path(path)
     while True:
-        metadata = _read_sidecar(beside, bare) if beside.exists() else None
+        state = _state(beside)
+        metadata = _read_sidecar(beside, bare) if state else None
         y = files.read_npy(pairs.finish(path, beside))
-        again = _read_sidecar(beside, bare) if beside.exists() else None
-        if again == metadata:  # else it was replaced meanwhile
+        if _state(beside) == state:  # else it was replaced meanwhile
             return y, metadata
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    """What changes whenever a file is replaced; None if there is none."""
+    with files.reading(path):
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            return None
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def describes_itself(path: Path) -> bool:
