@@ -81,7 +81,10 @@ def read_only(old, new):
     native.save(old, path)
     for count in range(1, _MOST):
         died = killed_at(count, lambda: native.save(new, path, overwrite=True))
-        if list(Path().glob(".*.waiting")) and '"height": 24' in path.with_suffix(".json").read_text():
+        if (
+            list(Path().glob(".*.waiting"))
+            and '"height": 24' in path.with_suffix(".json").read_text()
+        ):
             break
         assert died
 

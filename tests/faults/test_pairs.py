@@ -18,6 +18,7 @@ from csrecon.sensing import native
 from tests.conftest import ROOT, scene
 from tests.test_cli import run
 
+
 @pytest.fixture(scope="module")
 def old():
     return csrecon.sample(scene(16, 16)[..., 0], 0.5, block=8)
