@@ -6,6 +6,7 @@ what is wrong, by the name of the case, as JSON.
 
 import json
 import os
+import sys
 import traceback
 from pathlib import Path
 
@@ -109,4 +110,4 @@ if __name__ == "__main__":
         except Exception:
             wrong[case.__name__] = traceback.format_exc()
         os.chdir("..")
-    print(json.dumps(wrong))
+    sys.stdout.write(json.dumps(wrong))

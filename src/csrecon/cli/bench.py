@@ -146,7 +146,6 @@ def bench(
     from csrecon.evaluation import bench as measuring
     from csrecon.evaluation import cache, presets, report
     from csrecon.evaluation.rows import summarize
-    from csrecon.io import files
     from csrecon.runtime import execution
     from csrecon.zoo import datasets
 
@@ -164,7 +163,7 @@ def bench(
     ratios = parse.ratios(ratio or _RATIOS)
     source = table.dataset if table else str(dataset)
     paths = datasets.images(source, data_dir)[:limit]
-    files.refuse_inputs([*targets, *_figure_files(folder)], [*paths, *map(Path, names)])
+    _keep_inputs([*paths, *map(Path, names)], targets, folder)
     label = source if source in datasets.DATASETS else f"folder {Path(source).resolve().name}"
     if limit:
         label += f" (first {len(paths)})"
@@ -238,10 +237,13 @@ def _figure_folder(table: "Preset | None", outputs: Sequence[Path], overwrite: b
     return folder
 
 
-def _figure_files(folder: Path | None) -> list[Path]:
+def _keep_inputs(inputs: Sequence[Path], targets: Sequence[Path], folder: Path | None) -> None:
+    """Raise UsageError if a report or a figure would replace an image or weights."""
     from csrecon.evaluation import figures
+    from csrecon.io import files
 
-    return figures.preset_paths(folder) if folder else []
+    drawn = figures.preset_paths(folder) if folder else []
+    files.refuse_inputs([*targets, *drawn], inputs)
 
 
 def _table(dataset: str | None, preset: str | None, chosen: bool, shared: bool) -> "Preset | None":

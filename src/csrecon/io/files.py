@@ -274,23 +274,33 @@ def temporaries(*targets: Path) -> Iterator[list[Path]]:
 def new_files(*targets: Path, overwrite: bool = False) -> Iterator[list[Path]]:
     """Yield one temporary path per target; on success move them all into place, else remove them.
 
+    A signal between two moves leaves no mixture: files that replace others are all moved, new ones
+    are removed.
+
     Raises:
         UsageError: a target exists and `overwrite` is false.
         ResourceError: as `temporaries`.
     """
     refuse_existing(*targets, overwrite=overwrite)
-    published: list[Path] = []
-    try:
-        with temporaries(*targets) as made:
-            yield made
-            for temporary, target in zip(made, targets, strict=True):
+    with temporaries(*targets) as made:
+        yield made
+        moves = list(zip(made, targets, strict=True))
+        try:
+            for temporary, target in moves:
                 publish(temporary, target, overwrite)
-                published.append(target)
-            published.clear()
-    finally:
-        for target in published if not overwrite else []:
+        except BaseException:
             with contextlib.suppress(OSError):
-                target.unlink(missing_ok=True)
+                for temporary, target in moves:
+                    if overwrite and temporary.exists():
+                        publish(temporary, target, overwrite)
+                    elif not overwrite and _is_moved(temporary, target):
+                        target.unlink()
+            raise
+
+
+def _is_moved(temporary: Path, target: Path) -> bool:
+    """Whether `publish` has moved a new file into place, and not found one of another there."""
+    return not temporary.exists() or (target.exists() and target.samefile(temporary))
 
 
 def check_writable(*targets: Path, overwrite: bool = False) -> None:

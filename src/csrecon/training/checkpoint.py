@@ -3,6 +3,7 @@
 import hashlib
 import io
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,16 @@ def fingerprint(recipe: Recipe) -> str:
     return hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()
 
 
-def save(folder: Path, recipe: Recipe, state: dict[str, Any]) -> None:
+def save(
+    folder: Path, recipe: Recipe, state: dict[str, Any], instead_of: Sequence[Path] = ()
+) -> None:
     """Write the state of a run; the previous checkpoint is replaced once it is complete.
+
+    Args:
+        folder: of the run.
+        recipe: of the run.
+        state: tensors, numbers and lists.
+        instead_of: files of an earlier run, removed once the checkpoint is complete.
 
     Raises:
         ResourceError: it cannot be written; the previous checkpoint is intact.
@@ -31,6 +40,8 @@ def save(folder: Path, recipe: Recipe, state: dict[str, Any]) -> None:
     torch.save({"recipe": fingerprint(recipe), **state}, content)
     with files.new_files(folder / FILE, overwrite=True) as (temporary,):
         temporary.write_bytes(content.getbuffer())
+        for path in instead_of:
+            path.unlink(missing_ok=True)
 
 
 def load(folder: Path, recipe: Recipe) -> dict[str, Any]:

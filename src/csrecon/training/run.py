@@ -153,10 +153,10 @@ class Run:
         if self.options.resume:
             kept = [r.line for r in runlog.read(path) if r.step <= self.trainer.step]
         else:
+            earlier = [out / name for name in FILES]
             if self.rank == 0:
-                _refuse_existing([out / name for name in FILES], self.options.overwrite)
-                _remove(out)  # a kill from here on leaves no mixture of two runs
-            self.save()
+                _refuse_existing(earlier, self.options.overwrite)
+            self.save(instead_of=earlier)  # a kill anywhere leaves no mixture of two runs
         if self.rank:
             return
         with files.new_files(path, out / checkpoint.RECIPE, overwrite=True) as (log, record):
@@ -229,12 +229,16 @@ class Run:
         network.load_state_dict(self.trainer.averaged())
         return network.eval()
 
-    def save(self) -> None:
-        """Write the checkpoint and the averaged weights (process 0 only)."""
+    def save(self, instead_of: Sequence[Path] = ()) -> None:
+        """Write the checkpoint and the averaged weights (process 0 only).
+
+        Args:
+            instead_of: as in checkpoint.save.
+        """
         own = self.trainer.own_states()
         if self.rank:
             return
-        checkpoint.save(self.options.out, self.recipe, self.trainer.state(own))
+        checkpoint.save(self.options.out, self.recipe, self.trainer.state(own), instead_of)
         path = self.options.out / WEIGHTS
         weights_file.save(self.averaged(), self.recipe.blueprint(), path, overwrite=True)
 
@@ -253,15 +257,6 @@ def _refuse_existing(targets: Sequence[Path], overwrite: bool) -> None:
         files.refuse_existing(*targets, overwrite=overwrite)
     except UsageError as error:
         raise UsageError(f"{error} Or continue the run with --resume.") from error
-
-
-def _remove(out: Path) -> None:
-    """Remove the files of an earlier run, the checkpoint first."""
-    for name in FILES:
-        try:
-            (out / name).unlink(missing_ok=True)
-        except OSError as error:
-            raise files.explained(error, out / name) from error
 
 
 def draw(out: Path) -> None:

@@ -18,7 +18,6 @@ from csrecon.sensing.operators import Phi
 from csrecon.zoo import hub, published, weights_file
 from csrecon.zoo.cards import BUNDLED, Bundled, Checkpoint, Hub, Weights, card, cards
 
-
 # 0123456789ab-NAME, 0123456789ab.safetensors and .sha256; hidden, locks and temporaries of these.
 _OURS = re.compile(r"[0-9a-f]{12}[-.]|\.[0-9a-f]{12}-\d+(\.|$)|\.[0-9a-f]{12}[-.].*\.lock$")
 
