@@ -246,3 +246,18 @@ def test_f51(photos):
     with FileLock("run/.lock"):
         refused(2, *TRAIN, "--resume", message="another process trains")
     run(*TRAIN, "--resume")
+
+
+def test_f52(y, picture):
+    """`reconstruct -o` with the name of another measurement, with --overwrite
+    exit 2; an image never replaces the values of a measurement"""
+    run("sample", picture, "--ratio", 0.5, "-o", "other.npz")
+    words = ["reconstruct", "other.npz", "-o", "y.npy", "--model", "tv:iterations=1"]
+    refused(2, *words, "--overwrite", message="belongs to the measurement")
+
+
+def test_one_report_under_two_names_is_written_once():
+    from csrecon.evaluation import report
+
+    given = [Path("a.csv"), Path("../") / Path.cwd().name / "a.csv", Path("a.md")]
+    assert len(report.targets(given, overwrite=False)) == 2

@@ -104,6 +104,7 @@ def reconstruct(
         images.check_suffix(task.target)
     given = [*sources, *laboratory.inputs(), *([ref] if ref else []), Path(model)]
     files.refuse_inputs((task.target for task in tasks), native.with_sidecars(given))
+    native.refuse_described(task.target for task in tasks)
 
     with torchrun.processes(device) as (chosen, rank, world):
         work = _Work(

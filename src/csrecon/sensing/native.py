@@ -107,6 +107,20 @@ def save(m: Measurement, path: Path, overwrite: bool = False) -> None:
         description.write_text(facts + "\n", encoding="utf-8")
 
 
+def refuse_described(targets: Iterable[Path]) -> None:
+    """Raise UsageError if an array would be written as the y.npy of a y.json of csrecon."""
+    for target in targets:
+        beside = sidecar_path(target)
+        if target.suffix.lower() == ".npy" and beside.is_file():
+            with files.reading(beside):
+                described = _MARK.encode() in beside.read_bytes()
+            if described:
+                raise UsageError(
+                    f"{target}: belongs to the measurement that {beside} describes, and an image "
+                    "would replace its values; give another output with -o."
+                )
+
+
 def _refuse_foreign(beside: Path) -> None:
     """Raise UsageError if y.json is of another program, whose content nothing brings back."""
     if not beside.is_file():
