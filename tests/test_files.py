@@ -4,6 +4,7 @@ import errno
 import io
 import struct
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -213,3 +214,28 @@ def test_a_link_to_nowhere_is_kept(tmp_path):
     (tmp_path / "y.npy").symlink_to(tmp_path / "gone")
     with pytest.raises(UsageError, match="exists"), files.new_files(tmp_path / "y.npy"):
         pytest.fail("the work must not start")
+
+
+def test_a_signal_between_two_files_that_replace_others_leaves_no_mixture(monkeypatch):
+    targets = [Path("a.csv"), Path("a.md")]
+    for target in targets:
+        target.write_text("old")
+    original = files.publish
+
+    def interrupted(*arguments):
+        original(*arguments)
+        monkeypatch.setattr(files, "publish", original)
+        raise KeyboardInterrupt
+
+    for overwrite, left in ((True, "new"), (False, None)):
+        if not overwrite:
+            for target in targets:
+                target.unlink()
+        monkeypatch.setattr(files, "publish", interrupted)
+        with (
+            pytest.raises(KeyboardInterrupt),
+            files.new_files(*targets, overwrite=overwrite) as made,
+        ):
+            for temporary in made:
+                temporary.write_text("new")
+        assert [t.read_text() if t.exists() else None for t in targets] == [left, left]

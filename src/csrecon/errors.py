@@ -4,8 +4,9 @@ A message says what was given, what was expected and what to do. Codes: 0 ok, 1 
 3 bad input, 4 model or download, 5 resources, 6 part of a batch failed, 7 a check failed.
 """
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class CsreconError(Exception):
@@ -48,6 +49,48 @@ class CheckError(CsreconError):
     """A verification ran and failed."""
 
     exit_code = 7
+
+
+_MEMORY_WORDS = (
+    "out of memory",  # CUDA, MPS
+    "can't allocate memory",  # PyTorch on a CPU
+    "not enough memory",  # likewise, under Windows
+    "insufficient memory",  # OpenCV
+    "alloc_failed",  # cuBLAS, cuDNN
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out; every library and device has its own message."""
+    if isinstance(error, MemoryError):
+        return True
+    said = str(error).lower()
+    named = type(error).__name__ == "OutOfMemoryError"  # of PyTorch, which is not imported here
+    return named or any(words in said for words in _MEMORY_WORDS)
+
+
+@contextlib.contextmanager
+def enough_memory(what: str) -> Iterator[None]:
+    """Turn an error that means that memory ran out into a ResourceError about `what`.
+
+    Raises:
+        ResourceError: out of memory.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise out_of_memory(error, what) from error
+
+
+def out_of_memory(error: BaseException, what: str = "") -> ResourceError:
+    """The error to raise when memory ran out, with the first line of what the library says."""
+    said = str(error).strip().partition("\n")[0]
+    label = f"{what}: " if what else ""
+    return ResourceError(
+        f"{label}out of memory ({said or type(error).__name__}). Free memory, or use smaller files."
+    )
 
 
 def nearest(given: str, known: Iterable[str]) -> str:

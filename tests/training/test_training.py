@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -357,11 +358,11 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, photos, monkeypatch):
     list(run.steps())
     before = (tmp_path / "run" / checkpoint.FILE).read_bytes()
 
-    def full(state, path):
-        path.write_bytes(b"half")
+    def full(path, content):
+        path.write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(ResourceError, match="disk is full"):
         run.save()
     assert (tmp_path / "run" / checkpoint.FILE).read_bytes() == before

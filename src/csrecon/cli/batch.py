@@ -9,7 +9,7 @@ from typing import Any
 
 from csrecon.cli import torchrun
 from csrecon.cli.command import fail, progress
-from csrecon.errors import BatchError, CsreconError, InputError, UsageError
+from csrecon.errors import BatchError, CsreconError, InputError, UsageError, enough_memory
 from csrecon.io.files import reading, refuse_existing
 
 
@@ -114,7 +114,9 @@ def run(
     rank, world = share
     if len(tasks) == 1:
         if not rank:
-            report([work(tasks[0])])
+            with enough_memory(str(tasks[0].source)):
+                result = work(tasks[0])
+            report([result])
         return
     results: dict[int, dict[str, Any]] = {}
     failed: dict[int, str] = {}
@@ -122,7 +124,8 @@ def run(
         mine = range(rank, len(tasks), world)
         for index in bar.track(mine, description="files"):
             try:
-                results[index] = work(tasks[index])
+                with enough_memory(str(tasks[index].source)):
+                    results[index] = work(tasks[index])
             except (CsreconError, OSError) as error:
                 failed[index] = tasks[index].source.name
                 fail(str(error))

@@ -163,6 +163,7 @@ def bench(
     ratios = parse.ratios(ratio or _RATIOS)
     source = table.dataset if table else str(dataset)
     paths = datasets.images(source, data_dir)[:limit]
+    _keep_inputs([*paths, *map(Path, names)], targets, folder)
     label = source if source in datasets.DATASETS else f"folder {Path(source).resolve().name}"
     if limit:
         label += f" (first {len(paths)})"
@@ -234,6 +235,15 @@ def _figure_folder(table: "Preset | None", outputs: Sequence[Path], overwrite: b
 
     files.refuse_existing(*figures.preset_paths(folder), overwrite=overwrite)
     return folder
+
+
+def _keep_inputs(inputs: Sequence[Path], targets: Sequence[Path], folder: Path | None) -> None:
+    """Raise UsageError if a report or a figure would replace an image or weights."""
+    from csrecon.evaluation import figures
+    from csrecon.io import files
+
+    drawn = figures.preset_paths(folder) if folder else []
+    files.refuse_inputs([*targets, *drawn], inputs)
 
 
 def _table(dataset: str | None, preset: str | None, chosen: bool, shared: bool) -> "Preset | None":

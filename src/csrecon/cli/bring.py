@@ -35,12 +35,13 @@ def bring(
         csrecon import lab.mat --var y --phi lab.mat:phi --shape 480x288 --pixel-order F
         csrecon import run7.csv --phi phi.npy --shape 256x256 --gain auto -o run7.npz
     """
-    from csrecon.errors import UsageError
+    from csrecon.io import files
     from csrecon.sensing import native
 
     target = output or values.with_suffix(".npz")
-    if target.resolve() == values.resolve():
-        raise UsageError(f"{target}: is the input; give another output with -o.")
+    files.refuse_inputs(
+        native.outputs(target), native.with_sidecars([values, *laboratory.inputs()])
+    )
     loaded = lab.load(values, laboratory, laboratory.sampling())
     measured = loaded.measurement
     native.save(measured, target, overwrite)

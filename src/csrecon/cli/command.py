@@ -30,7 +30,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from csrecon.errors import CsreconError, ResourceError
+from csrecon.errors import CsreconError, ResourceError, is_out_of_memory, out_of_memory
 from csrecon.io.files import json_text
 
 log = logging.getLogger("csrecon")
@@ -217,14 +217,14 @@ def _exit_code(run: Callable[[], object], debug: bool) -> int:
             traceback.print_exc()
         fail(f"operating system error: {error}.")
         return ResourceError.exit_code
-    except MemoryError as error:
-        fail(f"out of memory ({error}).")
-        return ResourceError.exit_code
     except (typer.Exit, typer.Abort):
         raise
     except Exception as error:
         if debug:
             traceback.print_exc()
+        if is_out_of_memory(error):
+            fail(str(out_of_memory(error)))
+            return ResourceError.exit_code
         fail(
             f"{type(error).__name__}: {error}. This is a bug in csrecon: please report it, with "
             "the traceback that --debug shows."

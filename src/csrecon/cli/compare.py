@@ -69,6 +69,7 @@ def compare(
     plot.check_suffix(output)
     files.refuse_existing(output, overwrite=overwrite)
     named = [parse.model_at(text) for text in model or ["rcoast@1", "rcoast@4", "rcoast@6"]]
+    files.refuse_inputs([output], [image, *(Path(name) for name, _ in named)])
     entries = [comparing.Entry(name, ipl) for name, ipl in named]
     if film and len(entries) > 1:
         raise UsageError("--film shows one model: give one --model.")

@@ -238,12 +238,14 @@ def convert(
         csrecon models convert R-COAST.pkl rcoast-paper.safetensors --ipl 4
         csrecon models convert ISTA.pkl ista.safetensors --ipl 1 --phi phi.npy --start q.npy
     """
-    from csrecon.io import arrays
+    from csrecon.io import arrays, files
     from csrecon.sensing import native
     from csrecon.zoo import published, weights_file
 
     if output.suffix != ".safetensors":
         raise UsageError(f"{output}: expected an output with suffix .safetensors.")
+    files.refuse_existing(output, overwrite=overwrite)
+    files.refuse_inputs([output], [path for path in (checkpoint, phi, start) if path])
     ratios = parse.ratios(ratio)
     if len(ratios) != 2:
         raise UsageError(f"--ratio {ratio!r}: expected the smallest and the largest, as 0.1,0.5.")

@@ -29,7 +29,9 @@ def plot(
         csrecon plot ipl.json -o figures/
     """
     from csrecon.evaluation import figures
+    from csrecon.io import files
 
+    files.refuse_inputs(figures.outputs(output), [report])
     written = [str(p) for p in figures.draw(figures.read_cells(report), output, overwrite)]
     if as_json:
         say_json(written)

@@ -41,7 +41,9 @@ def quickstart(
 
     plot.check_suffix(output)
     files.refuse_existing(output, overwrite=overwrite)
-    picture = images.read(Path(str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))))
+    photo = Path(str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
+    files.refuse_inputs([output], [photo])
+    picture = images.read(photo)
     measured = api.sample(picture, ratio=RATIO)
     entries = [compare.Entry("rcoast", ipl) for ipl in IPLS]
     with progress() as bar:

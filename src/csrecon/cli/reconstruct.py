@@ -82,9 +82,10 @@ def reconstruct(
         csrecon reconstruct measurements/ -o images/
         torchrun --nproc-per-node 8 -m csrecon reconstruct measurements/ -o images/
     """
-    from csrecon.io import images
+    from csrecon.io import files, images
     from csrecon.runtime import execution
     from csrecon.runtime.together import Together
+    from csrecon.sensing import native
 
     parse.shape(laboratory.shape)
     if rotate % 90 or not 0 <= rotate < 360:
@@ -99,10 +100,11 @@ def reconstruct(
         lambda target: (target,),
         overwrite,
     )
-    inputs = [*sources, *laboratory.inputs(), *([ref] if ref else [])]
     for task in tasks:
         images.check_suffix(task.target)
-        _keep_inputs(task.target, inputs)
+    given = [*sources, *laboratory.inputs(), *([ref] if ref else []), Path(model)]
+    files.refuse_inputs((task.target for task in tasks), native.with_sidecars(given))
+    native.refuse_described(task.target for task in tasks)
 
     with torchrun.processes(device) as (chosen, rank, world):
         work = _Work(
@@ -196,7 +198,7 @@ class _Work:
         original = None
         if self.ref is not None:
             reference = references.find(self.ref, task.source.stem, self.many)
-            _keep_inputs(task.target, [reference])
+            files.refuse_inputs([task.target], [reference])
             height, width = loaded.measurement.operator.image_shape
             shape = (width, height) if self.rotate % 180 else (height, width)
             original = references.read(reference, loaded.measurement.format.color, shape)
@@ -288,21 +290,16 @@ def _turned(pixels: "NDArray[Any]", degrees: int) -> "NDArray[Any]":
     return np.ascontiguousarray(np.rot90(pixels, -degrees // 90))
 
 
-def _keep_inputs(target: Path, inputs: list[Path]) -> None:
-    """Refuse a target that is an input, or the sidecar of one, even with --overwrite."""
-    from csrecon.sensing.native import sidecar_path
-
-    protected = {p.resolve() for path in inputs for p in (path, sidecar_path(path))}
-    if target.resolve() in protected:
-        raise UsageError(f"{target}: is an input of this command; give another output with -o.")
-
-
 def _measurements_in(folder: Path) -> list[Path]:
     from csrecon.io import pairs
     from csrecon.sensing.native import SUFFIXES
 
     pairs.finish_all(folder, ".json")
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    found = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
     if not found:
         raise InputError(f"{folder}: no measurement in it (looked for {', '.join(SUFFIXES)}).")
     return found

@@ -77,7 +77,7 @@ def sample(
         csrecon sample img.png --kind identity --noise-sigma 0.1
     """
     import csrecon
-    from csrecon.io import arrays
+    from csrecon.io import arrays, files
     from csrecon.io import images as pictures
     from csrecon.sensing import native
     from csrecon.sensing.operators.fourier import MASKS
@@ -90,11 +90,12 @@ def sample(
     planes = pictures.check_color(color)
     matrix = native.read_phi(phi) if phi else None
     frequencies: Any = mask
+    masks: Path | None = None
     if mask is not None and mask not in MASKS:
-        path, name = arrays.split_name(mask)
-        if kind == "fourier" and not path.exists() and not path.suffix:
+        masks, name = arrays.split_name(mask)
+        if kind == "fourier" and not masks.exists() and not masks.suffix:
             raise UsageError(f"--mask {mask}: {nearest(mask, MASKS)} Or give a file.")
-        frequencies = arrays.pick(path, name, "--mask FILE:NAME", likely="mask")
+        frequencies = arrays.pick(masks, name, "--mask FILE:NAME", likely="mask")
         pack = pack or "npz"
     if phi_of is not None:
         pack = pack or "npz"
@@ -114,6 +115,11 @@ def sample(
         overwrite,
     )
 
+    given = [*sources, *([phi] if phi else []), *([masks] if masks else [])]
+    files.refuse_inputs(
+        (path for task in tasks for path in native.outputs(task.target)),
+        native.with_sidecars(given),
+    )
     if pack and any(task.target.suffix.lower() != f".{pack}" for task in tasks):
         raise UsageError(f"--pack {pack} and -o {output} contradict each other.")
 

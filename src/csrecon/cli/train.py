@@ -37,6 +37,12 @@ def train(
         Path | None, typer.Option(help="Folder of the run.  [runs/NAME, runs/NAME-VARIANT]")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace the run in --out: its checkpoint, weights, log and recipe."
+        ),
+    ] = False,
     init: Annotated[
         str | None,
         typer.Option(help="Initial weights: a model name or .safetensors file.  [the recipe's]"),
@@ -93,6 +99,7 @@ def train(
             device=execution.choose_device(chosen),
             validation=validation,
             resume=resume,
+            overwrite=overwrite,
             max_seconds=seconds,
             fit=fit,
         )

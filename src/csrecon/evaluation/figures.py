@@ -112,6 +112,11 @@ def read_cells(path: Path) -> list[Record]:
     return list(cells)
 
 
+def outputs(folder: Path) -> list[Path]:
+    """The files that `draw` may write into a folder."""
+    return [path for name in KINDS for path in targets(folder / f"psnr_{name}")]
+
+
 def draw(cells: Sequence[Record], folder: Path, overwrite: bool = False) -> list[Path]:
     """Write every figure for which the cells give a curve of at least two points.
 

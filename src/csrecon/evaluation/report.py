@@ -204,7 +204,7 @@ def targets(outputs: Sequence[Path], overwrite: bool, stem: str = "bench") -> li
             paths.append(output)
         else:
             raise UsageError(f"{output}: a report ends in {', '.join(SUFFIXES)}, or is a folder.")
-    paths = list(dict.fromkeys(paths))
+    paths = list({path.resolve(): path for path in paths}.values())
     if paths:
         files.check_writable(*paths, overwrite=overwrite)  # fails before any work
     return paths

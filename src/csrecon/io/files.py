@@ -14,7 +14,7 @@ import tokenize
 import uuid
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -191,6 +191,43 @@ def refuse_existing(*targets: Path, overwrite: bool) -> None:
             )
 
 
+def refuse_inputs(targets: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raise UsageError if a target is one of the inputs, under whatever name; --overwrite or not.
+
+    Symbolic and hard links, relative paths and names that differ in case only, where the file
+    system ignores it, are the same file.
+    """
+    known: dict[Path | tuple[int, int], Path] = {}
+    for path in inputs:
+        known |= dict.fromkeys(_identities(path), path)
+    for target in targets:
+        for identity in _identities(target):
+            if identity in known:
+                raise UsageError(
+                    f"{target}: is an input of this command ({known[identity]}), which is never "
+                    "replaced; give another output."
+                )
+
+
+def _identities(path: Path) -> list[Path | tuple[int, int]]:
+    """What two paths of one file have in common: the resolved path, and the file's number."""
+    try:
+        found: list[Path | tuple[int, int]] = [path.resolve()]
+    except (OSError, RuntimeError, ValueError):  # a circle of symbolic links, or no path at all
+        return [path.absolute()]
+    with contextlib.suppress(OSError, ValueError):
+        status = path.stat()
+        if status.st_ino:
+            found.append((status.st_dev, status.st_ino))
+    return found
+
+
+def flush(path: Path) -> None:
+    """Wait until a file is on the disk, so that not even a power cut leaves its name without it."""
+    with path.open("rb+") as stream, contextlib.suppress(OSError):  # some file systems cannot
+        os.fsync(stream.fileno())
+
+
 def publish(temporary: Path, target: Path, overwrite: bool) -> None:
     """Move a complete file into place.
 
@@ -237,23 +274,33 @@ def temporaries(*targets: Path) -> Iterator[list[Path]]:
 def new_files(*targets: Path, overwrite: bool = False) -> Iterator[list[Path]]:
     """Yield one temporary path per target; on success move them all into place, else remove them.
 
+    A signal between two moves leaves no mixture: files that replace others are all moved, new ones
+    are removed.
+
     Raises:
         UsageError: a target exists and `overwrite` is false.
         ResourceError: as `temporaries`.
     """
     refuse_existing(*targets, overwrite=overwrite)
-    published: list[Path] = []
-    try:
-        with temporaries(*targets) as made:
-            yield made
-            for temporary, target in zip(made, targets, strict=True):
+    with temporaries(*targets) as made:
+        yield made
+        moves = list(zip(made, targets, strict=True))
+        try:
+            for temporary, target in moves:
                 publish(temporary, target, overwrite)
-                published.append(target)
-            published.clear()
-    finally:
-        for target in published if not overwrite else []:
+        except BaseException:
             with contextlib.suppress(OSError):
-                target.unlink(missing_ok=True)
+                for temporary, target in moves:
+                    if overwrite and temporary.exists():
+                        publish(temporary, target, overwrite)
+                    elif not overwrite and _is_moved(temporary, target):
+                        target.unlink()
+            raise
+
+
+def _is_moved(temporary: Path, target: Path) -> bool:
+    """Whether `publish` has moved a new file into place, and not found one of another there."""
+    return not temporary.exists() or (target.exists() and target.samefile(temporary))
 
 
 def check_writable(*targets: Path, overwrite: bool = False) -> None:
@@ -281,6 +328,21 @@ def explained(error: OSError, target: Path) -> ResourceError:
     return ResourceError(
         f"{target}: cannot be written ({error.strerror or error}); nothing was written."
     )
+
+
+def write_npy(path: Path, array: NDArray[Any]) -> None:
+    """Write an array as .npy (no pickle), whole or not at all.
+
+    NumPy's own writer does not notice if the disk is full at the end of the file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    values = np.asarray(array, order="C")
+    with path.open("wb") as stream:
+        header = np.lib.format.header_data_from_array_1_0(values)
+        np.lib.format.write_array_header_1_0(stream, header)
+        stream.write(values.reshape(-1).view(np.uint8).data)
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

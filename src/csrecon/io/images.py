@@ -5,6 +5,7 @@ full-range BT.601 plane Y = 0.299 R + 0.587 G + 0.114 B, rounded to the bit dept
 the papers do; Cb and Cr are the JPEG ones, centred on 1/2. Bit depths exist only in this module.
 """
 
+import io
 import json
 import logging
 import struct
@@ -21,8 +22,8 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from csrecon.errors import InputError, UsageError
-from csrecon.io.files import read_npy, require_file
+from csrecon.errors import InputError, ResourceError, UsageError
+from csrecon.io.files import read_npy, require_file, write_npy
 
 Color = Literal["gray", "ycbcr", "rgb", "complex"]
 BitDepth = Literal[8, 16]
@@ -336,9 +337,7 @@ def encode(
         elif suffix == ".npy":
             pixels[~observed] = np.nan
     if suffix == ".npy":
-        with path.open("wb") as stream:
-            kind = "<c8" if np.iscomplexobj(pixels) else "<f4"
-            np.save(stream, pixels.astype(kind), allow_pickle=False)
+        write_npy(path, pixels.astype("<c8" if np.iscomplexobj(pixels) else "<f4"))
         return
     if bit_depth == 16 and suffix not in _DEEP_SUFFIXES:
         log.warning("%s holds 8 bits per channel; use .png or .tif to keep 16.", suffix)
@@ -351,13 +350,20 @@ def encode(
         import cv2  # noqa: PLC0415
 
         order = [2, 1, 0, 3][: whole.shape[2]]  # OpenCV keeps blue first
-        _, encoded = cv2.imencode(suffix, whole[..., order])
-        path.write_bytes(encoded.tobytes())
+        try:
+            made, encoded = cv2.imencode(suffix, whole[..., order])
+        except cv2.error as error:
+            raise ResourceError(f"{suffix}: OpenCV cannot encode the image ({error}).") from error
+        if not made:
+            raise ResourceError(f"{suffix}: OpenCV cannot encode an image of {whole.shape}.")
+        path.write_bytes(encoded.data)
         return
     options: dict[str, Any] = {"quality": 95} if suffix in (".jpg", ".jpeg", ".webp") else {}
     if facts:
         options |= _as_text(suffix, json.dumps(facts))
-    Image.fromarray(whole).save(path, **options)
+    content = io.BytesIO()  # into a file, Pillow does not notice if the disk is full at its end
+    Image.fromarray(whole).save(content, Image.registered_extensions()[suffix], **options)
+    path.write_bytes(content.getbuffer())
 
 
 def _as_text(suffix: str, text: str) -> dict[str, Any]:

@@ -7,34 +7,32 @@ one or the new one. A lock keeps two writers apart.
 """
 
 import contextlib
+import hashlib
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock
-
-from csrecon.io import files
+from csrecon.io import files, locks
 
 log = logging.getLogger(__name__)
 
 _WAITING = ".waiting"
 
 
+def _hidden(data: Path) -> str:
+    """A hidden name for what belongs to the data, short however long theirs is."""
+    return f".{hashlib.sha256(os.fsencode(data.name)).hexdigest()[:12]}"
+
+
 def _waiting(data: Path, description: Path) -> Path:
     """Where the data of this description wait to be moved into place."""
-    return data.with_name(f".{data.name}.{files.sha256_file(description)[:16]}{_WAITING}")
+    digest = files.sha256_file(description)[:24]
+    return data.with_name(f"{_hidden(data)}-{digest}{_WAITING}")
 
 
-@contextlib.contextmanager
-def _locked(data: Path) -> Iterator[None]:
-    """Hold the lock of a pair; its file is removed while it is held."""
-    lock = FileLock(data.with_name(f".{data.name}.lock"))
-    with lock:
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                Path(lock.lock_file).unlink()
+def _lock(data: Path) -> Path:
+    return data.with_name(f"{_hidden(data)}.lock")
 
 
 @contextlib.contextmanager
@@ -49,7 +47,9 @@ def new_pair(data: Path, description: Path, overwrite: bool = False) -> Iterator
     files.refuse_existing(data, description, overwrite=overwrite)
     with files.temporaries(data, description) as made:
         yield made
-        with _locked(data):
+        for each in made:
+            files.flush(each)
+        with locks.locked(_lock(data)):
             _finish(data, description)
             files.refuse_existing(data, description, overwrite=overwrite)
             waiting = _waiting(data, made[1])
@@ -70,27 +70,28 @@ def finish(data: Path, description: Path) -> Path:
         InputError: the description cannot be read.
     """
     with files.reading(description):
-        if not description.is_file() or not _waiting(data, description).exists():
+        if not description.is_file():
+            return data
+        waiting = _waiting(data, description)
+        if not waiting.exists():
             return data
         try:
-            with _locked(data):
+            with locks.locked(_lock(data)):
                 _finish(data, description)
         except OSError:
-            waiting = _waiting(data, description)
             return waiting if waiting.exists() else data
     log.info("%s: an interrupted command is completed.", data)
     return data
 
 
 def _finish(data: Path, description: Path) -> None:
-    if description.is_file():
-        with contextlib.suppress(FileNotFoundError):
-            _waiting(data, description).replace(data)
+    with contextlib.suppress(FileNotFoundError):
+        _waiting(data, description).replace(data)
 
 
 def finish_all(folder: Path, suffix: str) -> None:
-    """`finish` every pair in a folder whose descriptions have this suffix."""
+    """`finish` every .npy of a folder whose description has this suffix."""
     with files.reading(folder):
-        for waiting in sorted(folder.glob(f".*{_WAITING}")):
-            data = folder / waiting.name[1:].removesuffix(_WAITING).rpartition(".")[0]
-            finish(data, data.with_suffix(suffix))
+        if any(folder.glob(f".*{_WAITING}")):
+            for description in sorted(folder.glob(f"*{suffix}")):
+                finish(description.with_suffix(".npy"), description)

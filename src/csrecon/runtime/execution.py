@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from csrecon.errors import InputError, ResourceError, UsageError
+from csrecon.errors import InputError, ResourceError, UsageError, is_out_of_memory
 from csrecon.reconstructors.base import Reconstructor, Step, last
 from csrecon.reconstructors.unfolding import Unfolding
-from csrecon.runtime.tiles import SMALLEST, Tiles, is_out_of_memory, planes_in_a_tile
+from csrecon.runtime.tiles import SMALLEST, Tiles, planes_in_a_tile
 from csrecon.sensing.measurement import Measurement
 
 log = logging.getLogger(__name__)
@@ -193,7 +193,7 @@ def steps(model: Reconstructor, m: Measurement, setup: Setup) -> Iterator[Step]:
         _check_scale(normalized)
         yield from _precisely(_prepared(model, setup), normalized, setup)
         return
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         if setup.fallback is None:

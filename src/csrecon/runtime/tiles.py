@@ -14,19 +14,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from csrecon.errors import is_out_of_memory
 from csrecon.reconstructors.base import State
 from csrecon.reconstructors.unfolding import ProxBlock
 
 log = logging.getLogger(__name__)
 
 SMALLEST = 64
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error means that a device is out of memory; every device has its own message."""
-    said = str(error)
-    ended = "out of memory" in said or "can't allocate memory" in said
-    return ended or isinstance(error, torch.OutOfMemoryError)
 
 
 def planes_in_a_tile(side: int, height: int, width: int) -> int:
@@ -57,7 +51,7 @@ class Tiles:
         while True:
             try:
                 return self._tiled(block, state, gradient, gain), image.new_zeros(())
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if self.side <= SMALLEST or not is_out_of_memory(error):
                     raise
             self.side = max(SMALLEST, min(self.side, math.isqrt(image.numel())) // 2)

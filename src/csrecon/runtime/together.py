@@ -6,7 +6,7 @@ from contextvars import copy_context
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from csrecon.errors import CsreconError
+from csrecon.errors import CsreconError, is_out_of_memory
 
 Item = TypeVar("Item", bound=Hashable)
 Loaded = TypeVar("Loaded")
@@ -78,8 +78,9 @@ class Together(Generic[Item, Loaded, Done]):
                 self._read(following)
         try:
             results = self._work([self._read(one).result() for one in group])
-        except CsreconError:
-            if len(group) == 1:
+        except Exception as error:
+            failed = isinstance(error, CsreconError) or is_out_of_memory(error)
+            if len(group) == 1 or not failed:
                 raise
             self._alone.update(group)  # so that each is processed, and may fail, alone
             group, results = [item], self._work([loaded])

@@ -8,7 +8,7 @@ given. Nothing is read with pickle, and no path is stored.
 
 import logging
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,12 +29,20 @@ from csrecon.sensing.sidecar import ArrayFacts, ImageFacts, NoiseFacts, Sidecar
 
 SUFFIXES = (".npy", ".npz")
 
+_MARK = '"csrecon-measurement"'  # in every sidecar
+
 log = logging.getLogger(__name__)
 
 
 def sidecar_path(path: Path) -> Path:
     """`y.json` of `y.npy`."""
     return path.with_suffix(".json")
+
+
+def with_sidecars(paths: Iterable[Path]) -> list[Path]:
+    """These files, and y.json for every y.npy among them."""
+    found = list(paths)
+    return [*found, *(sidecar_path(path) for path in found if path.suffix.lower() == ".npy")]
 
 
 def outputs(path: Path) -> tuple[Path, ...]:
@@ -91,10 +99,39 @@ def save(m: Measurement, path: Path, overwrite: bool = False) -> None:
         with files.new_files(path, overwrite=overwrite) as (temporary,):
             files.write_npz(temporary, {**stored, "metadata": np.array(facts)})
         return
-    with pairs.new_pair(path, sidecar_path(path), overwrite) as (values, description):
-        with values.open("wb") as stream:
-            np.save(stream, stored["y"], allow_pickle=False)
+    beside = sidecar_path(path)
+    if overwrite:
+        _refuse_foreign(beside)
+    with pairs.new_pair(path, beside, overwrite) as (values, description):
+        files.write_npy(values, stored["y"])
         description.write_text(facts + "\n", encoding="utf-8")
+
+
+def refuse_described(targets: Iterable[Path]) -> None:
+    """Raise UsageError if an array would be written as the y.npy of a y.json of csrecon."""
+    for target in targets:
+        beside = sidecar_path(target)
+        if target.suffix.lower() == ".npy" and beside.is_file():
+            with files.reading(beside):
+                described = _MARK.encode() in beside.read_bytes()
+            if described:
+                raise UsageError(
+                    f"{target}: belongs to the measurement that {beside} describes, and an image "
+                    "would replace its values; give another output with -o."
+                )
+
+
+def _refuse_foreign(beside: Path) -> None:
+    """Raise UsageError if y.json is of another program, whose content nothing brings back."""
+    if not beside.is_file():
+        return
+    with files.reading(beside):
+        content = beside.read_bytes()
+    if _MARK.encode() not in content and content.strip(b" \0\r\n\t"):
+        raise UsageError(
+            f"{beside}: was not written by csrecon and is never replaced. Move it away, or give "
+            "another output name or .npz."
+        )
 
 
 def as_values(array: NDArray[Any], label: str) -> NDArray[np.float32]:
@@ -226,7 +263,7 @@ def _read_sidecar(path: Path, bare: bool) -> str | None:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}).") from error
-    if bare and '"csrecon-measurement"' not in text:
+    if bare and _MARK not in text:
         log.info("%s: not written by csrecon, so it is ignored.", path)
         return None
     return text
@@ -236,11 +273,21 @@ def _read_pair(path: Path, bare: bool) -> tuple[NDArray[Any], str | None]:
     """y of a .npy file, and the text of its sidecar; both of one moment."""
     beside = sidecar_path(path)
     while True:
-        metadata = _read_sidecar(beside, bare) if beside.exists() else None
+        state = _state(beside)
+        metadata = _read_sidecar(beside, bare) if state else None
         y = files.read_npy(pairs.finish(path, beside))
-        again = _read_sidecar(beside, bare) if beside.exists() else None
-        if again == metadata:  # else it was replaced meanwhile
+        if _state(beside) == state:  # else it was replaced meanwhile
             return y, metadata
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    """What changes whenever a file is replaced; None if there is none."""
+    with files.reading(path):
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            return None
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def describes_itself(path: Path) -> bool:

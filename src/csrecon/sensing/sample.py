@@ -1,5 +1,6 @@
 """Measuring an image: y = A x + noise."""
 
+from csrecon.errors import enough_memory
 from csrecon.io.images import Picture
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.noise import Noise
@@ -25,7 +26,10 @@ def sample(picture: Picture, options: SamplingOptions, noise: Noise = NOISELESS)
     Raises:
         UsageError: options that contradict each other.
         InputError: a picture that the operator cannot measure.
+        ResourceError: out of memory.
     """
-    operator = make_operator(domain_of(picture), options)
-    clean = Measurement.of(operator, operator(picture.planes), picture.format)
-    return noise.added(clean, picture.planes, options.seed)
+    channels, height, width = domain_of(picture)
+    with enough_memory(f"measuring {len(picture.planes)} plane(s) of {height}×{width} pixels"):
+        operator = make_operator((channels, height, width), options)
+        clean = Measurement.of(operator, operator(picture.planes), picture.format)
+        return noise.added(clean, picture.planes, options.seed)

@@ -1,13 +1,15 @@
 """Checkpoints of a run: the full state for an exact continuation, written atomically."""
 
 import hashlib
+import io
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from csrecon.errors import InputError, ModelError
+from csrecon.errors import InputError, ModelError, enough_memory
 from csrecon.io import files
 from csrecon.training.recipe import Recipe
 
@@ -20,14 +22,26 @@ def fingerprint(recipe: Recipe) -> str:
     return hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()
 
 
-def save(folder: Path, recipe: Recipe, state: dict[str, Any]) -> None:
+def save(
+    folder: Path, recipe: Recipe, state: dict[str, Any], instead_of: Sequence[Path] = ()
+) -> None:
     """Write the state of a run; the previous checkpoint is replaced once it is complete.
+
+    Args:
+        folder: of the run.
+        recipe: of the run.
+        state: tensors, numbers and lists.
+        instead_of: files of an earlier run, removed once the checkpoint is complete.
 
     Raises:
         ResourceError: it cannot be written; the previous checkpoint is intact.
     """
+    content = io.BytesIO()  # of a cut file PyTorch says "unexpected pos", as of a wrong state
+    torch.save({"recipe": fingerprint(recipe), **state}, content)
     with files.new_files(folder / FILE, overwrite=True) as (temporary,):
-        torch.save({"recipe": fingerprint(recipe), **state}, temporary)
+        temporary.write_bytes(content.getbuffer())
+        for path in instead_of:
+            path.unlink(missing_ok=True)
 
 
 def load(folder: Path, recipe: Recipe) -> dict[str, Any]:
@@ -40,7 +54,8 @@ def load(folder: Path, recipe: Recipe) -> dict[str, Any]:
     path = folder / FILE
     files.require_file(path)
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        with enough_memory(str(path)):
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise ModelError(f"{path}: not a readable checkpoint ({error}).") from error
     if not isinstance(state, dict) or "recipe" not in state:

@@ -7,7 +7,7 @@ weights.safetensors the moving average of the weights with their blueprint, for 
 curve.png           the learning curve
 """
 
-import json
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ from torch.nn.parallel import DistributedDataParallel
 from csrecon import zoo
 from csrecon.errors import UsageError
 from csrecon.evaluation import plot
-from csrecon.io import files
+from csrecon.io import files, locks
 from csrecon.reconstructors.unfolding import ProxBlock, Unfolding
 from csrecon.runtime import execution
-from csrecon.training import checkpoint
+from csrecon.training import checkpoint, runlog
 from csrecon.training.data import Patches
 from csrecon.training.loop import Progress, Trainer
 from csrecon.training.recipe import Recipe
@@ -32,6 +32,7 @@ from csrecon.training.unroll import unroll, widen
 from csrecon.zoo import weights_file
 
 LOG, WEIGHTS, CURVE = "log.jsonl", "weights.safetensors", "curve.png"
+FILES = (checkpoint.FILE, checkpoint.RECIPE, LOG, WEIGHTS, CURVE)
 _LOG_EVERY = 50
 
 
@@ -45,6 +46,7 @@ class Options:
         validation: images to score on; may be empty.
         device: to train on.
         resume: continue from the checkpoint in `out`.
+        overwrite: replace the files of a run in `out` by those of this one.
         max_seconds: limit of the training time, summed over interrupted and continued runs; None
             for no limit.
         fit: learning-rate curve and stages follow max_seconds instead of the steps.
@@ -56,6 +58,7 @@ class Options:
     device: torch.device
     validation: Sequence[Path] = ()
     resume: bool = False
+    overwrite: bool = False
     max_seconds: float | None = None
     fit: bool = False
     save_every: float = 600.0
@@ -99,20 +102,26 @@ def _agree(trainer: Trainer, stop: bool) -> bool:
 
 
 class Run:
-    """A training run in its folder.
+    """A training run in its folder, which `steps` writes.
 
     Raises:
-        UsageError: the folder holds a run already and `resume` is false, or initial weights
-            that do not fit.
+        UsageError: the folder holds files of a run already and `resume` and `overwrite` are
+            false, an input would be replaced, or initial weights that do not fit.
         InputError, ModelError: nothing to resume, or a checkpoint of another recipe.
     """
 
     def __init__(self, recipe: Recipe, options: Options) -> None:
         self.recipe, self.options = recipe, options
         self._setup = execution.Setup(options.device, recipe.optimiser.precision)
+        self._begun = False
         self.rank = distributed.get_rank() if distributed.is_initialized() else 0
+        targets = [options.out / name for name in FILES]
+        if options.resume and options.overwrite:
+            raise UsageError("--resume continues a run and --overwrite replaces it: give one.")
         if not options.resume:
-            files.refuse_existing(options.out / checkpoint.FILE, overwrite=False)
+            _refuse_existing(targets, options.overwrite)
+            files.refuse_inputs(targets, [Path(recipe.init)] if recipe.init else [])
+        files.refuse_inputs(targets, [*options.data, *options.validation])
         state = checkpoint.load(options.out, recipe) if options.resume else None
         patches = Patches(options.data, recipe.data, options.device, recipe.seed)
         network = _network(recipe, fresh=state is None)
@@ -128,25 +137,35 @@ class Run:
         )
         if state is not None:
             self.trainer.restore(state, self.rank)
-        self._begin_log()
+            if self.rank == 0:
+                runlog.check(options.out / LOG)
 
-    def _begin_log(self) -> None:
-        """Truncate the log after the step of the checkpoint; write the recipe."""
+    def _begin(self) -> None:
+        """Write the files of a new run, the checkpoint first: what it leaves can be continued.
+
+        Of a run that continues, truncate the log after the step of the checkpoint.
+        """
+        out, path = self.options.out, self.options.out / LOG
+        kept: list[str] = []
+        if self._begun:
+            return
+        self._begun = True
+        if self.options.resume:
+            kept = [r.line for r in runlog.read(path) if r.step <= self.trainer.step]
+        else:
+            earlier = [out / name for name in FILES]
+            if self.rank == 0:
+                _refuse_existing(earlier, self.options.overwrite)
+            self.save(instead_of=earlier)  # a kill anywhere leaves no mixture of two runs
         if self.rank:
             return
-        path = self.options.out / LOG
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= self.trainer.step]
-        text = "".join(f"{line}\n" for line in kept) if self.options.resume else ""
-        recipe = self.options.out / checkpoint.RECIPE
-        with files.new_files(path, recipe, overwrite=True) as (log, record):
-            log.write_text(text, encoding="utf-8")
+        with files.new_files(path, out / checkpoint.RECIPE, overwrite=True) as (log, record):
+            log.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
             record.write_text(self.recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
     def _log(self, record: dict[str, Any]) -> None:
         if self.rank == 0:
-            with (self.options.out / LOG).open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(record) + "\n")
+            runlog.append(self.options.out / LOG, record)
 
     def steps(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Progress]:
         """Train and yield every step; save at the end of the run or of its time, or on `stop`.
@@ -154,12 +173,34 @@ class Run:
         Raises:
             CheckError: the loss became NaN; the last checkpoint is intact.
             ResourceError: a checkpoint cannot be written; the last one is intact.
+            UsageError: another process trains in this folder.
         """
+        with self._alone():
+            self._begin()
+            yield from self._train(stop)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes out of the folder."""
+        out = self.options.out
+        with contextlib.ExitStack() as held:
+            if self.rank == 0:
+                try:
+                    out.mkdir(parents=True, exist_ok=True)
+                    free = held.enter_context(locks.locked(out / ".lock", wait=False))
+                except OSError as error:
+                    raise files.explained(error, out / LOG) from error
+                if not free:
+                    raise UsageError(
+                        f"{out}: another process trains in this folder; wait for it, or give "
+                        "another --out."
+                    )
+            yield
+
+    def _train(self, stop: Callable[[], bool]) -> Iterator[Progress]:
         trainer, options = self.trainer, self.options
         saved = trainer.seconds
         losses: list[float] = []
-        if trainer.step == 0:
-            self.save()
         for progress in trainer.run():
             losses.append(progress.loss)
             if progress.step % _LOG_EVERY == 0:
@@ -188,12 +229,16 @@ class Run:
         network.load_state_dict(self.trainer.averaged())
         return network.eval()
 
-    def save(self) -> None:
-        """Write the checkpoint and the averaged weights (process 0 only)."""
+    def save(self, instead_of: Sequence[Path] = ()) -> None:
+        """Write the checkpoint and the averaged weights (process 0 only).
+
+        Args:
+            instead_of: as in checkpoint.save.
+        """
         own = self.trainer.own_states()
         if self.rank:
             return
-        checkpoint.save(self.options.out, self.recipe, self.trainer.state(own))
+        checkpoint.save(self.options.out, self.recipe, self.trainer.state(own), instead_of)
         path = self.options.out / WEIGHTS
         weights_file.save(self.averaged(), self.recipe.blueprint(), path, overwrite=True)
 
@@ -206,11 +251,23 @@ class Run:
         return table
 
 
+def _refuse_existing(targets: Sequence[Path], overwrite: bool) -> None:
+    """Raise UsageError if any file of a run is there, which only --overwrite replaces."""
+    try:
+        files.refuse_existing(*targets, overwrite=overwrite)
+    except UsageError as error:
+        raise UsageError(f"{error} Or continue the run with --resume.") from error
+
+
 def draw(out: Path) -> None:
-    """Draw the log of a run as its learning curve."""
-    lines = (out / LOG).read_text(encoding="utf-8").splitlines()
-    records = [json.loads(line) for line in lines]
+    """Draw the log of a run as its learning curve.
+
+    Raises:
+        InputError: there is no log, or it is that of something else.
+        ResourceError: the curve cannot be written.
+    """
+    records = runlog.read(out / LOG)
     if records:
-        losses = [(r["step"], r["loss"]) for r in records if "loss" in r]
-        scores = [(r["step"], r["validation"]) for r in records if "validation" in r]
+        losses = [(r.step, r.loss) for r in records if r.loss is not None]
+        scores = [(r.step, r.validation) for r in records if r.validation is not None]
         plot.learning_curve(losses, scores, out / CURVE)

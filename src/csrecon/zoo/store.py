@@ -18,6 +18,9 @@ from csrecon.sensing.operators import Phi
 from csrecon.zoo import hub, published, weights_file
 from csrecon.zoo.cards import BUNDLED, Bundled, Checkpoint, Hub, Weights, card, cards
 
+# 0123456789ab-NAME, 0123456789ab.safetensors and .sha256; hidden, locks and temporaries of these.
+_OURS = re.compile(r"[0-9a-f]{12}[-.]|\.[0-9a-f]{12}-\d+(\.|$)|\.[0-9a-f]{12}[-.].*\.lock$")
+
 
 def folder() -> Path:
     """The folder of downloaded and converted weights."""
@@ -98,7 +101,10 @@ def problem(name: str, weights: Weights) -> str | None:
 
 
 def prune() -> tuple[int, int]:
-    """Remove cached weights that no card refers to; return the number of files and of bytes."""
+    """Remove cached weights that no card refers to; return the number of files and of bytes.
+
+    Files with names that csrecon does not give, which somebody else put there, are kept.
+    """
     wanted = set()
     for name in cards():
         for _, weights in all_weights(name):
@@ -108,7 +114,11 @@ def prune() -> tuple[int, int]:
                 wanted |= {made, made.with_suffix(".sha256")}
             elif isinstance(weights, Remote):
                 wanted.add(_place(name, weights))
-    gone = [p for p in folder().rglob("*") if p.is_file() and p not in wanted]
+    gone = [
+        path
+        for path in folder().rglob("*")
+        if path.is_file() and path not in wanted and _OURS.match(path.name)
+    ]
     size = sum(path.stat().st_size for path in gone)
     for path in gone:
         path.unlink()

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from csrecon.errors import ModelError
+from csrecon.errors import ModelError, enough_memory
 from csrecon.io import files
 from csrecon.reconstructors.blueprint import Blueprint
 from csrecon.reconstructors.unfolding import Unfolding
@@ -64,7 +64,8 @@ def build(blueprint: Blueprint, path: Path) -> Unfolding:
     """
     network = blueprint.build()
     try:
-        network.load_state_dict(load_file(path))
+        with enough_memory(str(path)):
+            network.load_state_dict(load_file(path))
     except (RuntimeError, safetensors.SafetensorError) as error:
         raise ModelError(f"{path}: its weights do not fit the network: {error}") from error
     if not all(bool(torch.isfinite(value).all()) for value in network.state_dict().values()):
