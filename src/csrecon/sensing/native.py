@@ -147,7 +147,7 @@ def as_single(
         single = np.ascontiguousarray(values, dtype="<f4")
     limits = np.finfo(np.float32)
     peak = np.abs(values).max()
-    if not np.isfinite(single).all() or 0 < peak < limits.tiny:
+    if not np.isfinite(single).all() or (peak > 0 and not single.any()):
         raise InputError(
             f"{label}: the largest value is {peak:.3g}, and float32 holds {limits.tiny:.1e} to "
             f"{limits.max:.1e}. {remedy}"
