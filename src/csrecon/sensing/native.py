@@ -252,9 +252,9 @@ def _from_sidecar(
         InputError: a y or an array that does not match the sidecar.
         UsageError: a missing array.
     """
-    values = as_values(y, f"{label}: y")
+    values = as_single(as_values(y, f"{label}: y"), f"{label}: y")
     known = facts.arrays.get("y")
-    if known is None or y.shape != known.shape or files.sha256(y) != known.sha256:
+    if known is None or y.shape != known.shape or files.sha256(values) != known.sha256:
         digest = known.sha256[:12] if known else "none"
         raise InputError(
             f"{label}: the sidecar describes another y (digest {digest}…): one of the two is stale "
@@ -268,7 +268,7 @@ def _from_sidecar(
     try:
         facts.operator.check(domain, y.shape)
         operator = facts.operator.build(domain, stored)
-        made = Measurement.of(operator, torch.from_numpy(as_single(values, "y")), pixels)
+        made = Measurement.of(operator, torch.from_numpy(values), pixels)
     except CsreconError as error:
         raise type(error)(f"{label}: {error}") from error
     return replace(made, noise=facts.noise.sigma if facts.noise else 0.0, scale=facts.scale)
@@ -374,5 +374,10 @@ def load(path: Path, given: Given = _NOTHING_GIVEN) -> Measurement:
         raise UsageError(
             f"{path}: holds bare values, without the metadata that `csrecon sample` writes, so "
             f"this is missing: {'; '.join(missing)}."
+        )
+    if phi is not None and y.ndim in (2, 3) and len({*y.shape}) == 1 and y.size > 1:
+        raise UsageError(
+            f"{path}: y of shape {y.shape} may be blocks or measurements first; say --layout "
+            "blocks-first or measurements-first."
         )
     return from_values(y, given.shape, phi, given.seed, given.block, str(path))
