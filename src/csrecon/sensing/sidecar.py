@@ -21,7 +21,7 @@ from csrecon.io.images import BitDepth, Color
 from csrecon.sensing.operators import OPERATORS, OperatorSpec
 
 VERSION = 3
-MARK = "csrecon-measurement"
+MARK: Literal["csrecon-measurement"] = "csrecon-measurement"
 """The `format` of every sidecar."""
 
 LARGEST = 1e18
