@@ -1,10 +1,13 @@
 """Contracts that every operator and every reconstructor has to keep."""
 
 import copy
+import math
 
+import pytest
 import torch
 from torch import Tensor
 
+from csrecon.errors import InputError
 from csrecon.reconstructors.base import Reconstructor
 from csrecon.reconstructors.unfolding import Unfolding
 from csrecon.runtime.tiles import Tiles
@@ -67,6 +70,11 @@ def _check_spec(operator: LinearOperator) -> None:
     """What is written down, as JSON and arrays, is the same operator again."""
     spec = operator.spec()
     assert type(spec).model_validate_json(spec.model_dump_json()) == spec
+    assert spec.y_shape(operator.domain) == operator.y_shape
+    assert spec.pixels(operator.domain) >= math.prod(operator.image_shape)
+    spec.check(operator.domain, (3, *operator.y_shape))
+    with pytest.raises(InputError, match="does not fit"):
+        spec.check(operator.domain, (3, *operator.y_shape, 1))
     again = spec.build(operator.domain, operator.arrays())
     assert type(again) is type(operator)
     x = _values((1, *operator.domain), torch.float32)

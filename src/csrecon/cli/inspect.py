@@ -106,7 +106,7 @@ def _facts(value: Any) -> dict[str, Any]:
 
     number = value.dtype.kind in "biuf"
     nothing = "complex" if value.dtype.kind == "c" else "no numbers"
-    finite = value[np.isfinite(value)] if number else value[:0]
+    finite = value[np.isfinite(value)] if number else np.empty(0)
     whole = number and finite.size == value.size
     return {
         "shape": list(value.shape),

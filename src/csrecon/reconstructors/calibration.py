@@ -296,7 +296,7 @@ def _fitted(y: _Array, phi: _Array, k: _Array, known: float | None) -> _Fit:
     if known is not None:
         return _Fit(known, 0.0, level, float(np.sqrt(level_variance.sum())) / len(y), rms)
     mean, error = _weighted_mean(offset, offset_variance)
-    error = math.hypot(error, _EXACT * math.sqrt(float(np.mean(y**2))))
+    error = math.hypot(error, _EXACT * math.sqrt(float(np.mean((y - mean) ** 2))))
     level = level + (offset - mean) * lean  # given the mean offset
     spread = math.hypot(np.sqrt(level_variance.sum()) / len(y), lean.mean() * error)
     return _Fit(mean, error, level, spread, rms)

@@ -18,8 +18,11 @@ from torch import Tensor
 from csrecon.errors import InputError, UsageError
 from csrecon.io.images import PixelFormat
 from csrecon.sensing.measurement import Measurement
-from csrecon.sensing.native import as_values
+from csrecon.sensing.native import as_single, as_values
 from csrecon.sensing.operators import BlockOperator, Phi
+from csrecon.sensing.operators.base import check_extent
+from csrecon.sensing.scenes import gain_of
+from csrecon.sensing.sidecar import LARGEST
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +30,8 @@ Layout = Literal["auto", "blocks-first", "measurements-first"]
 Order = Literal["C", "F"]
 
 _MOST_BLOCKS = 2**15  # along a side of the grid
-_UNEVEN = 0.1  # largest relative error of a white scene without a warning
+_DARK = 1e-7  # RMS of the values, relative to the rows of Φ, that no image format shows
+_Values = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -75,14 +79,16 @@ class Arrangement:
             )
         if self.gain != "auto" and not (np.isfinite(self.gain) and self.gain != 0):
             raise UsageError(f"gain {self.gain}: expected a number other than 0, or auto.")
+        if self.offset is not None and not np.isfinite(self.offset):
+            raise UsageError(f"offset {self.offset}: expected a finite number.")
         if not (np.isfinite(self.noise) and self.noise >= 0):
             raise UsageError(f"noise {self.noise}: expected a standard deviation, from 0 on.")
 
 
 Estimator = Callable[[Tensor, BlockOperator, float | None], "Calibration"]
-"""Estimates gain and offset of block values (1, gh, gw, m); the offset may be given."""
-_Ordered = Callable[[NDArray[np.float32], int, str], NDArray[np.float32]]
-"""Maps (values, number of blocks, label) to values in the order (blocks, m)."""
+"""Estimates gain and offset of block values (1, gh, gw, m), float64; the offset may be given."""
+_Ordered = Callable[[_Values, int, str, tuple[int, ...] | None], _Values]
+"""Maps (values, number of blocks, label, axes of the blocks) to values in the order (blocks, m)."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +115,17 @@ def _by_rows(phi: Phi, block: tuple[int, int]) -> Phi:
 
 
 def _rows_last(
-    values: NDArray[np.float32], m: int, blocks: int, layout: Layout, label: str
-) -> NDArray[np.float32]:
-    """Values as (blocks, m), from (m,), (blocks, m), (m, blocks), (gh, gw, m) or (m, gh, gw)."""
+    values: _Values,
+    m: int,
+    blocks: int,
+    layout: Layout,
+    label: str,
+    axes: tuple[int, ...] | None = None,
+) -> _Values:
+    """Values as (blocks, m), from (m,), (blocks, m), (m, blocks), (gh, gw, m) or (m, gh, gw).
+
+    Several axes of blocks must be `axes`, axes of length 1 aside; None allows any.
+    """
     if values.ndim == 1:
         values = values[None] if layout != "measurements-first" else values[:, None]
     first = values.shape[0] == m and values[0].size == blocks
@@ -122,14 +136,52 @@ def _rows_last(
             "measurements per block; say --layout blocks-first or measurements-first."
         )
     if final and layout != "measurements-first":
+        _check_axes(values.shape[:-1], axes, values.shape, label)
         return values.reshape(blocks, m)
     if first and layout != "blocks-first":
+        _check_axes(values.shape[1:], axes, values.shape, label)
         return np.ascontiguousarray(values.reshape(m, blocks).T)
     raise InputError(
         f"{label} of shape {values.shape}: expected {blocks} blocks × {m} measurements"
         f"{'' if layout == 'auto' else f' in the layout {layout}'}. Check Φ and the image "
         "size. If blocks are missing, give the positions of the others (--positions)."
     )
+
+
+def _check_axes(
+    given: tuple[int, ...], axes: tuple[int, ...] | None, shape: tuple[int, ...], label: str
+) -> None:
+    """Refuse values whose blocks lie on other axes than those of the grid, as if transposed."""
+    given = tuple(side for side in given if side > 1)
+    if len(given) < 2 or axes is None or given == tuple(side for side in axes if side > 1):
+        return
+    if len(axes) < 2:
+        raise InputError(
+            f"{label} of shape {shape}: {'×'.join(map(str, given))} blocks, and the positions are "
+            f"a list of {axes[0]}; expected the values as one list, blocks × measurements."
+        )
+    raise InputError(
+        f"{label} of shape {shape}: {'×'.join(map(str, given))} blocks, and the image has "
+        f"{'×'.join(map(str, axes))}, in this order. Check --shape HxW; --block-order F is for "
+        "blocks column by column."
+    )
+
+
+def _checked(positions: NDArray[Any], label: str) -> NDArray[np.int64]:
+    """Positions (blocks, 2) as integers; InputError for anything else."""
+    given = np.asarray(positions)
+    whole = given.dtype.kind in "iuf" and given.ndim == 2 and given.shape[1] == 2 and given.size
+    if not whole or not (np.isfinite(given) & (given == np.floor(given))).all():
+        raise InputError(
+            f"{label}: positions of shape {given.shape} and type {given.dtype}; expected one line "
+            "row,column per block, in whole numbers from zero."
+        )
+    if given.min() < 0 or given.max() >= _MOST_BLOCKS:
+        raise InputError(
+            f"{label}: positions from {given.min():g} to {given.max():g}; expected rows and "
+            f"columns counted from zero, up to {_MOST_BLOCKS - 1}."
+        )
+    return given.astype(np.int64)
 
 
 def _places(
@@ -142,14 +194,8 @@ def _places(
         if arrangement.block_order == "F":
             return index % gh, index // gh
         return index // gw, index % gw
-    given = np.asarray(arrangement.positions)
-    if given.ndim != 2 or given.shape[1] != 2 or not (given == np.floor(given)).all():
-        raise InputError(
-            f"{label}: positions of shape {given.shape}; expected one line row,column per block, "
-            "in whole numbers from zero."
-        )
-    row, column = given.astype(np.int64).T
-    if row.min() < 0 or column.min() < 0 or row.max() >= gh or column.max() >= gw:
+    row, column = _checked(arrangement.positions, label).T
+    if row.max() >= gh or column.max() >= gw:
         raise InputError(
             f"{label}: positions up to row {row.max()} and column {column.max()}; the image has "
             f"{gh}×{gw} blocks, counted from zero."
@@ -166,14 +212,8 @@ def _spanned(
     if arrangement.positions is None:
         raise UsageError(f"{label}: needs --shape HxW (shape=), the size of the image.")
     bh, bw = BlockOperator(phi, (1, 1), block).block
-    given = np.asarray(arrangement.positions)
-    if given.ndim != 2 or given.shape[1] != 2 or not np.isfinite(given).all() or not given.size:
-        raise InputError(
-            f"{label}: positions of shape {given.shape}; expected one line row,column per block."
-        )
+    given = _checked(arrangement.positions, label)
     rows, columns = (int(largest) + 1 for largest in given.max(axis=0))
-    if not (0 < rows <= _MOST_BLOCKS and 0 < columns <= _MOST_BLOCKS):
-        raise InputError(f"{label}: positions up to row {rows - 1} and column {columns - 1}.")
     shape = rows * bh, columns * bw
     log.info(
         "%s: the positions span %d×%d blocks, so the image is taken as %d×%d pixels; --shape sets "
@@ -212,23 +252,30 @@ def measurement(
         UsageError: an ambiguous layout, or no image size.
     """
     given = as_values(values, label)
-    if arrangement.differential and phi.shape[0] in given.shape and phi.shape[0] % 2 == 0:
-        phi = Phi.given(phi.matrix[0::2] - phi.matrix[1::2])
     plain = BlockOperator(phi, shape or _spanned(phi, arrangement, block, label), block)
     shape = plain.image_shape
+    check_extent(math.prod(plain.grid) * plain.n, given.size)
+    row, column = _places(arrangement, plain.grid, label)
+    if arrangement.differential and given.size == len(row) * plain.m:  # Φ has all patterns
+        phi = _differences(phi)
+        plain = BlockOperator(phi, shape, plain.block)
     if arrangement.pixel_order == "F":
         phi = _by_rows(phi, plain.block)
     gh, gw = plain.grid
-    row, column = _places(arrangement, plain.grid, label)
+    axes = (gw, gh) if arrangement.block_order == "F" else (gh, gw)
     values_each = 2 if arrangement.differential else 1
     rows = plain.m * values_each
 
-    def ordered(array: NDArray[np.float32], blocks: int, name: str) -> NDArray[np.float32]:
-        ready = _rows_last(array, rows, blocks, arrangement.layout, name)
+    def ordered(
+        array: _Values, blocks: int, name: str, axes: tuple[int, ...] | None = None
+    ) -> _Values:
+        ready = _rows_last(array, rows, blocks, arrangement.layout, name, axes)
         return ready[:, 0::2] - ready[:, 1::2] if arrangement.differential else ready
 
-    y = np.zeros((1, gh, gw, plain.m), np.float32)
-    y[0, row, column] = ordered(given, len(row), label)
+    y = np.zeros((1, gh, gw, plain.m), given.dtype)
+    y[0, row, column] = ordered(
+        given, len(row), label, axes if arrangement.positions is None else (len(row),)
+    )
     present = np.zeros((gh, gw), np.float32)
     present[row, column] = 1
     complete = bool(present.all())
@@ -243,51 +290,73 @@ def measurement(
         )
         scenes = white, black
     removed, offset = _calibrated(arrangement, y, operator, scenes, estimator)
-    y = ((y - offset) / removed.gain).astype(np.float32) * present[..., None]
-    m = Measurement.of(operator, torch.from_numpy(y), PixelFormat("gray"))
-    noise = arrangement.noise * math.sqrt(values_each) / abs(removed.gain)
+    single = _without(y - offset, present, removed, phi, label)
+    m = Measurement.of(operator, torch.from_numpy(single), PixelFormat("gray"))
+    noise = arrangement.noise / abs(removed.gain) * math.sqrt(values_each)
+    if not noise <= LARGEST:
+        raise UsageError(
+            f"noise {arrangement.noise:g} with a gain of {removed.gain:g}: a σ of {noise:.3g} in "
+            f"the units of Φx; expected at most {LARGEST:g}."
+        )
     return replace(m, noise=noise, scale=removed.gain), removed
 
 
-def _scene(scene: NDArray[Any], rows: int, name: str, ordered: _Ordered) -> NDArray[np.float64]:
+def _differences(phi: Phi) -> Phi:
+    """Φ of the differences, from a Φ whose patterns are each followed by their complement."""
+    if phi.shape[0] % 2:
+        raise InputError(
+            f"differential: Φ has {phi.shape[0]} rows and the values have as many per block; "
+            "expected an even number, every pattern followed by its complement."
+        )
+    return Phi.given(phi.matrix[0::2] - phi.matrix[1::2])
+
+
+def _without(
+    y: _Values, present: NDArray[np.float32], removed: Calibration, phi: Phi, label: str
+) -> NDArray[np.float32]:
+    """Values (1, gh, gw, m) without the gain, in float32, where the blocks are present.
+
+    Raises:
+        InputError: values that float32 cannot hold, or a gain that makes every image black.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        scaled = y / removed.gain * present[..., None]
+    name = f"{label}, without the offset {removed.offset:g} and the gain {removed.gain:g}"
+    remedy = "Check --gain and --offset; --gain auto estimates both."
+    single = as_single(scaled, name, remedy)
+    level = math.sqrt(float(np.square(single, dtype=np.float64).mean()))
+    if removed.gain != 1 and 0 < level < _DARK * phi.scale():
+        raise InputError(
+            f"{name}: values of {level:.3g}, and Φ gives about {phi.scale():.3g} for a white "
+            f"scene: the image would be black. {remedy}"
+        )
+    return single
+
+
+def _scene(scene: NDArray[Any], rows: int, name: str, ordered: _Ordered) -> _Values:
     values = as_values(scene, name)
     blocks = values.size // rows
     if blocks < 1 or values.size % rows:
         raise InputError(f"{name} of shape {values.shape}: expected {rows} values per block.")
-    mean: NDArray[np.float64] = ordered(values, blocks, name).astype(np.float64).mean(axis=0)
+    mean: _Values = ordered(values, blocks, name, None).mean(axis=0)
     return mean
 
 
 def _calibrated(
     arrangement: Arrangement,
-    y: NDArray[np.float32],
+    y: _Values,
     operator: BlockOperator,
-    scenes: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
+    scenes: tuple[_Values, _Values] | None,
     estimator: Estimator | None,
-) -> tuple[Calibration, NDArray[np.float64]]:
+) -> tuple[Calibration, _Values]:
     """The calibration (gain, mean offset), and the offset of every row of Φ, (m,)."""
     if scenes is not None:
-        ones = torch.ones(1, operator.n)
-        flat = operator.rows(ones)[0].double().numpy()  # the measurements of a white block
         white, black = scenes
-        contrast = white - black
-        gain = float(flat @ contrast / max(flat @ flat, 1e-12))
-        if gain == 0:
-            raise InputError(
-                "the white and the black scene are the same, so they determine no gain."
-            )
-        missed = np.linalg.norm(contrast - gain * flat) / np.linalg.norm(contrast)
-        if missed > _UNEVEN:
-            log.warning(
-                "%.0f %% of the white scene is not explained by Φ: another Φ, another order, or "
-                "uneven light?",
-                100 * missed,
-            )
-        return Calibration(gain, float(black.mean())), black
+        return Calibration(gain_of(white, black, operator), float(black.mean())), black
     if arrangement.gain != "auto":
         given = arrangement.offset or 0.0
         return Calibration(float(arrangement.gain), given), np.full(operator.m, given)
     if estimator is None:
         raise UsageError("gain auto: needs an estimator; csrecon.reconstruct passes one.")
-    found = estimator(torch.from_numpy(y), operator, arrangement.offset)
+    found = estimator(torch.from_numpy(y.astype(np.float64)), operator, arrangement.offset)
     return found, np.full(operator.m, found.offset)

@@ -7,6 +7,7 @@ given. Nothing is read with pickle, and no path is stored.
 """
 
 import logging
+import math
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from csrecon._version import __version__
 from csrecon.errors import CsreconError, InputError, UsageError
@@ -24,12 +26,14 @@ from csrecon.io.images import PixelFormat
 from csrecon.sensing import sidecar
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.operators import BlockOperator, Phi
+from csrecon.sensing.operators.base import check_extent
+from csrecon.sensing.operators.block import check_drawn, grid_of
 from csrecon.sensing.operators.kinds import DEFAULT_SIDE
 from csrecon.sensing.sidecar import ArrayFacts, ImageFacts, NoiseFacts, Sidecar
 
 SUFFIXES = (".npy", ".npz")
 
-_MARK = '"csrecon-measurement"'  # in every sidecar
+_MARK = f'"{sidecar.MARK}"'  # in every sidecar
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +91,7 @@ def save(m: Measurement, path: Path, overwrite: bool = False) -> None:
 
     Raises:
         UsageError: another suffix, an output that exists, or an operator without a file format.
+        InputError: values, noise or scale that no measurement file holds.
         ResourceError: the files cannot be written; none is left half-written.
     """
     outputs(path)  # refuses another suffix
@@ -94,7 +99,12 @@ def save(m: Measurement, path: Path, overwrite: bool = False) -> None:
     stored: dict[str, NDArray[Any]] = {"y": np.ascontiguousarray(m.y.cpu().numpy(), dtype="<f4")}
     if packed:
         stored |= m.operator.arrays()
-    facts = _describe(m, stored).model_dump_json(indent=2)
+    if not np.isfinite(stored["y"]).all():
+        raise InputError(f"{path}: y holds NaN or infinite values, so it is not written.")
+    try:
+        facts = _describe(m, stored).model_dump_json(indent=2)
+    except ValidationError as error:
+        raise InputError(f"{path}: {sidecar.faults(error)}, so it is not written.") from error
     if packed:
         with files.new_files(path, overwrite=overwrite) as (temporary,):
             files.write_npz(temporary, {**stored, "metadata": np.array(facts)})
@@ -134,8 +144,12 @@ def _refuse_foreign(beside: Path) -> None:
         )
 
 
-def as_values(array: NDArray[Any], label: str) -> NDArray[np.float32]:
-    """y as float32; InputError for anything but finite real numbers."""
+def as_values(array: NDArray[Any], label: str) -> NDArray[np.floating[Any]]:
+    """y in float64, or wider where its numbers need it; as_single rounds what is left of them.
+
+    Raises:
+        InputError: anything but finite real numbers.
+    """
     if array.dtype.kind == "c":
         raise InputError(
             f"{label}: complex values ({array.dtype}), and block sampling gives real ones. Give "
@@ -145,8 +159,10 @@ def as_values(array: NDArray[Any], label: str) -> NDArray[np.float32]:
         raise InputError(
             f"{label}: type {array.dtype}, shape {array.shape}; expected real numbers."
         )
-    with np.errstate(over="ignore"):
-        values = array.astype("<f4")
+    # The 64 bits of an integer do not fit float64, of which a large offset would take the last.
+    whole = array.dtype.kind in "iu" and array.itemsize > 4
+    wide = np.longdouble if whole or array.itemsize > 8 else np.float64
+    values: NDArray[np.floating[Any]] = array.astype(wide)
     finite = np.isfinite(values)
     if not finite.all():
         raise InputError(
@@ -154,6 +170,26 @@ def as_values(array: NDArray[Any], label: str) -> NDArray[np.float32]:
             "measurements must be finite."
         )
     return values
+
+
+def as_single(
+    values: NDArray[np.floating[Any]], label: str, remedy: str = "Divide the values by their scale."
+) -> NDArray[np.float32]:
+    """Finite values as float32, in C order.
+
+    Raises:
+        InputError: values that float32 cannot hold, or that all become 0 in it; with the remedy.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        single = np.ascontiguousarray(values, dtype="<f4")
+    limits = np.finfo(np.float32)
+    peak = np.abs(values).max()
+    if not np.isfinite(single).all() or (peak > 0 and not single.any()):
+        raise InputError(
+            f"{label}: the largest value is {peak:.3g}, and float32 holds {limits.tiny:.1e} to "
+            f"{limits.max:.1e}. {remedy}"
+        )
+    return single
 
 
 def read_phi(path: Path, name: str | None = None) -> Phi:
@@ -189,7 +225,7 @@ def from_values(
         UsageError: neither or both of phi and seed.
         InputError: y and Φ of shapes that do not fit, NaN or infinity.
     """
-    values = as_values(y, label)
+    values = as_single(as_values(y, label), label)
     if len(shape) != 2:
         raise UsageError(f"shape {tuple(shape)}: expected (H, W), the size of the image.")
     if (phi is None) == (seed is None):
@@ -205,6 +241,8 @@ def from_values(
             raise InputError(
                 f"{label}: {m} measurements per block, more than its {bh}×{bw} pixels."
             )
+        _check_blocks(values, shape, (bh, bw), label)
+        check_drawn("gaussian", m, (bh, bw), shape)
         phi = Phi.make(m, bh * bw, seed)
     operator = BlockOperator(phi, shape, block)
     if m != operator.m:
@@ -212,20 +250,34 @@ def from_values(
             f"{label} of shape {y.shape} has {m} measurements per block, and Φ of shape "
             f"{phi.shape} gives {operator.m}. Is this the right Φ?"
         )
-    gh, gw = operator.grid
+    planes = _check_blocks(values, shape, operator.block, label)
+    tensor = torch.from_numpy(values.reshape(planes, *operator.y_shape))
+    return Measurement.of(operator, tensor, PixelFormat("gray" if planes == 1 else "rgb"))
+
+
+def _check_blocks(
+    values: NDArray[np.float32], shape: tuple[int, int], block: tuple[int, int], label: str
+) -> int:
+    """Compare the shape of bare values with an image's grid of blocks; return the planes, 1 or 3.
+
+    Raises:
+        InputError: another number of blocks or planes, or an image far too large for the values.
+    """
+    gh, gw = grid_of(shape, block)
+    m = values.shape[-1]
     blocks = values.size // m
     planes = values.shape[0] if values.ndim == 4 else 1
     layouts = ((planes, gh, gw, m), (gh, gw, m), (gh * gw, m))
     if values.shape not in layouts or blocks != planes * gh * gw:
         raise InputError(
             f"{label} of shape {values.shape} holds {blocks} blocks, and an image of "
-            f"{shape[0]}×{shape[1]} has {gh}×{gw} blocks of {operator.block[0]}×"
-            f"{operator.block[1]}: expected (C, {gh}, {gw}, {m}). Is the shape right?"
+            f"{shape[0]}×{shape[1]} has {gh}×{gw} blocks of {block[0]}×{block[1]}: expected "
+            f"(C, {gh}, {gw}, {m}). Is the shape right?"
         )
     if planes not in (1, 3):
         raise InputError(f"{label}: {planes} planes; expected 1 (gray) or 3 (rgb).")
-    tensor = torch.from_numpy(values.reshape(planes, gh, gw, m))
-    return Measurement.of(operator, tensor, PixelFormat("gray" if planes == 1 else "rgb"))
+    check_extent(gh * gw * math.prod(block), gh * gw * m)
+    return planes
 
 
 def _from_sidecar(
@@ -237,8 +289,9 @@ def _from_sidecar(
         InputError: a y or an array that does not match the sidecar.
         UsageError: a missing array.
     """
+    values = as_single(as_values(y, f"{label}: y"), f"{label}: y")
     known = facts.arrays.get("y")
-    if known is None or y.shape != known.shape or files.sha256(y) != known.sha256:
+    if known is None or y.shape != known.shape or files.sha256(values) != known.sha256:
         digest = known.sha256[:12] if known else "none"
         raise InputError(
             f"{label}: the sidecar describes another y (digest {digest}…): one of the two is stale "
@@ -247,13 +300,14 @@ def _from_sidecar(
         )
     pixels = PixelFormat(facts.image.color, facts.image.bit_depth)
     domain = pixels.channels, facts.image.height, facts.image.width
-    try:
-        operator = facts.operator.build(domain, stored)
-        made = Measurement.of(operator, torch.from_numpy(as_values(y, "y")), pixels)
-    except CsreconError as error:
-        raise type(error)(f"{label}: {error}") from error
     if len(y) != pixels.planes:
         raise InputError(f"{label}: {len(y)} planes for a {pixels.color} image.")
+    try:
+        facts.operator.check(domain, y.shape)
+        operator = facts.operator.build(domain, stored)
+        made = Measurement.of(operator, torch.from_numpy(values), pixels)
+    except CsreconError as error:
+        raise type(error)(f"{label}: {error}") from error
     return replace(made, noise=facts.noise.sigma if facts.noise else 0.0, scale=facts.scale)
 
 
@@ -290,10 +344,18 @@ def _state(path: Path) -> tuple[int, ...] | None:
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
+def _packed_metadata(stored: Mapping[str, NDArray[Any]]) -> str | None:
+    """csrecon's metadata in a .npz: one text with its mark. Other programs use that name, too."""
+    found = stored.get("metadata")
+    if found is None or found.ndim or found.dtype.kind != "U" or _MARK not in str(found):
+        return None
+    return str(found)
+
+
 def describes_itself(path: Path) -> bool:
     """Whether this file has csrecon's metadata, inside it or beside it."""
     if path.suffix.lower() == ".npz":
-        return "metadata" in files.read_npz(path)
+        return _packed_metadata(files.read_npz(path)) is not None
     beside = sidecar_path(path)
     return beside.exists() and _read_sidecar(beside, bare=True) is not None
 
@@ -331,10 +393,11 @@ def load(path: Path, given: Given = _NOTHING_GIVEN) -> Measurement:
     if path.suffix.lower() == ".npz":
         stored = files.read_npz(path)
         if "y" not in stored:
-            raise InputError(f"{path}: holds {sorted(stored)}, and no array named 'y'.")
-        y = stored.pop("y")
-        if "metadata" in stored:
-            metadata = str(stored.pop("metadata"))
+            raise InputError(
+                f"{path}: holds {sorted(stored)}, and no array named 'y'. Say which one holds the "
+                "values: --var NAME."
+            )
+        y, metadata = stored.pop("y"), _packed_metadata(stored)
     else:
         y, metadata = _read_pair(path, bare=given.shape is not None)
     if metadata is not None:
@@ -358,5 +421,10 @@ def load(path: Path, given: Given = _NOTHING_GIVEN) -> Measurement:
         raise UsageError(
             f"{path}: holds bare values, without the metadata that `csrecon sample` writes, so "
             f"this is missing: {'; '.join(missing)}."
+        )
+    if phi is not None and y.ndim in (2, 3) and len({*y.shape}) == 1 and y.size > 1:
+        raise UsageError(
+            f"{path}: y of shape {y.shape} may be blocks or measurements first; say --layout "
+            "blocks-first or measurements-first."
         )
     return from_values(y, given.shape, phi, given.seed, given.block, str(path))

@@ -14,7 +14,9 @@ from torch import Tensor
 from csrecon.errors import UsageError
 from csrecon.io.files import sha256
 from csrecon.sensing.measurement import Measurement
+from csrecon.sensing.sidecar import LARGEST
 
+_MOST_PHOTONS = 1e18  # of a value: what a 64-bit count holds
 _STREAM = 0x6E6F  # separates the noise of a seed from the Φ of the same seed
 
 
@@ -31,9 +33,9 @@ class Noise:
     photons: float | None = None
 
     def __post_init__(self) -> None:
-        """Raise UsageError for a negative sigma, or photons that are not positive."""
-        if not (math.isfinite(self.sigma) and self.sigma >= 0):
-            raise UsageError(f"noise sigma {self.sigma}: expected a number of at least 0.")
+        """Raise UsageError for a sigma outside 0..LARGEST, or photons that are not positive."""
+        if not 0 <= self.sigma <= LARGEST:
+            raise UsageError(f"noise sigma {self.sigma}: expected a number in 0..{LARGEST:g}.")
         if self.photons is not None and not (math.isfinite(self.photons) and self.photons > 0):
             raise UsageError(f"photons {self.photons}: expected a positive number.")
 
@@ -44,7 +46,8 @@ class Noise:
         and equal images have equal noise.
 
         Raises:
-            UsageError: photons for an operator without a photon model.
+            UsageError: photons for an operator without a photon model, too few of them, or more
+                than can be counted.
         """
         if not self.sigma and self.photons is None:
             return m
@@ -53,12 +56,19 @@ class Noise:
         y, variance = m.y.double(), self.sigma**2
         if self.photons is not None:
             light = m.operator.absolute()(x).double()
+            variance += float(light.mean()) / self.photons
+            most = self.photons * float(light.max())
+            if most > _MOST_PHOTONS or not variance <= LARGEST**2:
+                raise UsageError(
+                    f"photons {self.photons:g}: up to {most:.3g} for a value, and noise of σ = "
+                    f"{math.sqrt(variance):.3g} on y; expected at most {_MOST_PHOTONS:g} photons "
+                    f"and a σ of {LARGEST:g}. Without photon noise leave it out."
+                )
             counts = [
                 torch.from_numpy(draw.poisson((self.photons * part).clamp(min=0).numpy()))
                 for part in ((light + y) / 2, (light - y) / 2)
             ]
             y = (counts[0] - counts[1]) / self.photons
-            variance += float(light.mean()) / self.photons
         if self.sigma:
             y = y + self.sigma * torch.from_numpy(draw.standard_normal(y.shape))
         return replace(m, y=y.float(), noise=math.sqrt(variance))

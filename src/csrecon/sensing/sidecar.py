@@ -21,6 +21,11 @@ from csrecon.io.images import BitDepth, Color
 from csrecon.sensing.operators import OPERATORS, OperatorSpec
 
 VERSION = 3
+MARK: Literal["csrecon-measurement"] = "csrecon-measurement"
+"""The `format` of every sidecar."""
+
+LARGEST = 1e18
+"""The largest σ or gain that is stored: its square is a finite float32."""
 
 
 def _of_its_kind(given: Any) -> Any:
@@ -28,9 +33,9 @@ def _of_its_kind(given: Any) -> Any:
     if not isinstance(given, dict):
         return given
     kind = given.get("kind")
-    if kind not in OPERATORS:
+    if not isinstance(kind, str) or kind not in OPERATORS:
         raise ValueError(f"kind of operator {kind!r}: known: {', '.join(OPERATORS)}")
-    return OPERATORS[kind].model_validate(given)
+    return OPERATORS[kind].model_validate_json(json.dumps(given), strict=True)
 
 
 AnySpec = Annotated[SerializeAsAny[OperatorSpec], BeforeValidator(_of_its_kind)]
@@ -52,7 +57,7 @@ class ImageFacts(_Part):
 class NoiseFacts(_Part):
     """The noise on y, if it is known."""
 
-    sigma: float = Field(gt=0, allow_inf_nan=False)
+    sigma: float = Field(gt=0, le=LARGEST, allow_inf_nan=False)
 
 
 class ArrayFacts(_Part):
@@ -66,7 +71,7 @@ class ArrayFacts(_Part):
 class Sidecar(_Part):
     """Everything that `y.json` holds."""
 
-    format: Literal["csrecon-measurement"] = "csrecon-measurement"
+    format: Literal["csrecon-measurement"] = MARK
     version: Literal[3] = 3
     image: ImageFacts
     operator: AnySpec
@@ -91,15 +96,16 @@ def parse(text: str, label: str) -> Sidecar:
         )
     try:
         return Sidecar.model_validate_json(
-            json.dumps(_upgraded(content)) if version in (1, 2) else text
+            json.dumps(_upgraded(content)) if version in (1, 2) else text, strict=True
         )
-    except (ValidationError, ValueError) as error:
-        faults = (
-            "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
-            if isinstance(error, ValidationError)
-            else str(error)
-        )
-        raise InputError(f"{label}: not a valid measurement sidecar ({faults}).") from error
+    except (ValidationError, ValueError, RecursionError) as error:
+        said = faults(error) if isinstance(error, ValidationError) else str(error)
+        raise InputError(f"{label}: not a valid measurement sidecar ({said}).") from error
+
+
+def faults(error: ValidationError) -> str:
+    """The first three faults, in words."""
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
 
 
 def _upgraded(content: dict[str, Any]) -> dict[str, Any]:

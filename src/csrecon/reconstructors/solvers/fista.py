@@ -45,7 +45,9 @@ def block_dct(x: Tensor, size: int, shift: int, inverse: bool = False) -> Tensor
                 side = size if part.shape[-1] == whole and whole else part.shape[-1]
                 basis = torch.from_numpy(dct_basis(side)).to(x)
                 blocks = part.reshape(*part.shape[:-1], -1, side)
-                parts.append((blocks @ (basis if inverse else basis.T)).flatten(-2))
+                # No convolution, so in the precision of x: half of it would stay in the iterates.
+                with torch.autocast(x.device.type, enabled=False):
+                    parts.append((blocks @ (basis if inverse else basis.T)).flatten(-2))
         x = torch.cat(parts, dim=-1).movedim(-1, axis)
     return x
 

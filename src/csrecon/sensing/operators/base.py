@@ -4,6 +4,7 @@ Everything is real: a complex image is two channels (real, imaginary), and compl
 axis of two. `<A x, y> = <x, Aᵀ y>` holds on these real tensors.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -14,12 +15,36 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from csrecon.errors import UsageError
+from csrecon.errors import InputError, UsageError
 
 Domain = tuple[int, int, int]
 """C, H, W of one image: one channel for gray, two for complex."""
 
+MOST_PIXELS = 2**22
+"""The largest image, in pixels, that may be described by any number of values."""
+
+MOST_PIXELS_PER_VALUE = 2**12
+"""Of a larger image: the most pixels per measured value."""
+
 _POWER_STEPS = 30
+
+
+def check_extent(pixels: int, values: int) -> None:
+    """Refuse an image of far more pixels than its values can describe, before memory is allocated.
+
+    Args:
+        pixels: of one plane, with the padding of its blocks.
+        values: measured values of the plane.
+
+    Raises:
+        InputError: more than MOST_PIXELS, and more than MOST_PIXELS_PER_VALUE for each value.
+    """
+    if pixels > max(MOST_PIXELS, MOST_PIXELS_PER_VALUE * values):
+        raise InputError(
+            f"{values} values for {pixels} pixels: expected at least one value per "
+            f"{MOST_PIXELS_PER_VALUE} pixels of an image of more than {MOST_PIXELS} pixels. Check "
+            "the image size, the blocks and the ratio."
+        )
 
 
 @dataclass(frozen=True)
@@ -57,6 +82,32 @@ class OperatorSpec(BaseModel, ABC):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: str
+
+    @abstractmethod
+    def y_shape(self, domain: Domain) -> tuple[int, ...]:
+        """The y_shape of the operator that `build` makes, computed without making it.
+
+        Raises:
+            InputError: numbers that contradict each other.
+        """
+
+    def pixels(self, domain: Domain) -> int:
+        """Pixels of one image as the operator sees it: with the padding of its blocks."""
+        return domain[1] * domain[2]
+
+    def check(self, domain: Domain, shape: tuple[int, ...]) -> None:
+        """Compare the shape of y, planes first, with the spec before anything is built.
+
+        Raises:
+            InputError: another shape than the spec's, or an image far too large for these values.
+        """
+        expected = self.y_shape(domain)
+        if tuple(shape[1:]) != expected:
+            raise InputError(
+                f"y of shape {tuple(shape)} does not fit the operator: an image of "
+                f"{domain[1:]} measured with it has shape (C, {', '.join(map(str, expected))})."
+            )
+        check_extent(self.pixels(domain), math.prod(expected))
 
     @abstractmethod
     def build(self, domain: Domain, arrays: Mapping[str, NDArray[Any]]) -> "LinearOperator":

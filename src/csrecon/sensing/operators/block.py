@@ -22,15 +22,17 @@ from csrecon.sensing.operators.base import (
     LinearOperator,
     OperatorSpec,
     SamplingOptions,
+    check_extent,
 )
 from csrecon.sensing.operators.kinds import KINDS, default_block, make
-from csrecon.sensing.operators.matrices import Phi, count_measurements
+from csrecon.sensing.operators.matrices import MATRICES, Phi, count_measurements
 from csrecon.sensing.operators.sampling import PhiFacts, Rows, Sampling
 from csrecon.sensing.operators.transforms import TransformSampling
 
 log = logging.getLogger(__name__)
 
 _BAND = 2**20  # pixels per band of the gradient
+_DRAWN, _DRAWN_PER_VALUE = 2**24, 2**16  # entries of a dense Φ from a seed: any, or per value
 _RANK_TOLERANCE = 1e-5  # relative to the largest singular value; below it there is only rounding
 
 
@@ -42,6 +44,28 @@ def square_side(n: int) -> int:
             f"Φ has {n} columns, not a square number: give the block's height and width."
         )
     return side
+
+
+def grid_of(image_shape: tuple[int, int], block: tuple[int, int]) -> tuple[int, int]:
+    """Blocks per column and row of the padded image, (gh, gw)."""
+    (height, width), (bh, bw) = image_shape, block
+    return -(-height // bh), -(-width // bw)
+
+
+def check_drawn(kind: str, m: int, block: tuple[int, int], image_shape: tuple[int, int]) -> None:
+    """Refuse a Φ or an image too large for the m values of every block, before Φ is generated.
+
+    Raises:
+        InputError: an image far too large for its values, or a dense Φ.
+    """
+    gh, gw = grid_of(image_shape, block)
+    n, values = block[0] * block[1], gh * gw * m
+    check_extent(gh * gw * n, values)
+    if kind in MATRICES and m * n > max(_DRAWN, _DRAWN_PER_VALUE * values):
+        raise InputError(
+            f"a dense Φ of shape ({m}, {n}) for {values} values: too large. Use smaller blocks, or "
+            "a structured Φ (hadamard, dct, pixels)."
+        )
 
 
 class BlockOperator(LinearOperator):
@@ -93,8 +117,7 @@ class BlockOperator(LinearOperator):
     @property
     def grid(self) -> tuple[int, int]:
         """Blocks per column and row of the padded image, (gh, gw)."""
-        (height, width), (bh, bw) = self.image_shape, self.block
-        return -(-height // bh), -(-width // bw)
+        return grid_of(self.image_shape, self.block)
 
     @property
     def ratio(self) -> float:
@@ -237,28 +260,52 @@ class BlockSpec(OperatorSpec):
     phi: PhiFacts
     missing: tuple[tuple[int, int], ...] = ()
 
+    def y_shape(self, domain: Domain) -> tuple[int, ...]:
+        """(gh, gw, m)."""
+        if not self.m <= self.n or min(self.block) < 1 or self.block[0] * self.block[1] != self.n:
+            raise InputError(
+                f"implausible Φ of shape ({self.m}, {self.n}) for blocks of {self.block} pixels."
+            )
+        return *grid_of((domain[1], domain[2]), self.block), self.m
+
+    def pixels(self, domain: Domain) -> int:
+        """Pixels of the padded image."""
+        gh, gw, _ = self.y_shape(domain)
+        return gh * gw * self.n
+
     def build(self, domain: Domain, arrays: Mapping[str, NDArray[Any]]) -> BlockOperator:
         """The operator with Φ as stored, given, or generated again from its seed.
 
         Raises:
-            InputError: another Φ than the recorded one, or missing blocks outside the image.
+            InputError: another Φ than the recorded one, missing blocks outside the image or listed
+                twice, or no other blocks.
             UsageError: Φ is neither stored nor given.
         """
         if domain[0] != 1:
             raise InputError("block sampling needs real images of one channel.")
-        phi = self._phi(arrays)
         shape = domain[1], domain[2]
-        if not self.missing:
-            return BlockOperator(phi, shape, self.block)
-        grid = BlockOperator(phi, shape, self.block).grid
-        present = torch.ones(grid)
-        for row, column in self.missing:
-            if not (0 <= row < grid[0] and 0 <= column < grid[1]):
-                raise InputError(f"missing block {row},{column} lies outside the image.")
-            present[row, column] = 0
-        return BlockOperator(phi, shape, self.block, None, present)
+        gh, gw, _ = self.y_shape(domain)
+        present = self._present((gh, gw))
+        return BlockOperator(self._phi(arrays, shape), shape, self.block, None, present)
 
-    def _phi(self, arrays: Mapping[str, NDArray[Any]]) -> Sampling:
+    def _present(self, grid: tuple[int, int]) -> Tensor | None:
+        """Mask (gh, gw) of the measured blocks; None for all."""
+        if not self.missing:
+            return None
+        if len(set(self.missing)) < len(self.missing):
+            raise InputError("a missing block is listed twice.")
+        outside = next(
+            (b for b in self.missing if not (0 <= b[0] < grid[0] and 0 <= b[1] < grid[1])), None
+        )
+        if outside:
+            raise InputError(f"missing block {outside[0]},{outside[1]} lies outside the image.")
+        if len(self.missing) == grid[0] * grid[1]:
+            raise InputError("all blocks are missing: there is nothing to reconstruct from.")
+        present = torch.ones(grid)
+        present[tuple(torch.tensor(self.missing).T)] = 0
+        return present
+
+    def _phi(self, arrays: Mapping[str, NDArray[Any]], shape: tuple[int, int]) -> Sampling:
         recorded = self.phi
         phi: Sampling
         if "phi" in arrays:
@@ -269,7 +316,7 @@ class BlockSpec(OperatorSpec):
                 "stored here. Pass it with --phi FILE (phi=)."
             )
         else:
-            phi = self._made_again(recorded.kind, recorded.seed)
+            phi = self._made_again(recorded.kind, recorded.seed, shape)
         if phi.shape != (self.m, self.n):
             raise InputError(
                 f"wrong Φ: it has shape {phi.shape}, and y was measured with shape "
@@ -284,13 +331,10 @@ class BlockSpec(OperatorSpec):
             log.info("Φ equals the recorded one up to rounding.")
         return phi
 
-    def _made_again(self, kind: str, seed: int) -> Sampling:
+    def _made_again(self, kind: str, seed: int, shape: tuple[int, int]) -> Sampling:
         if kind not in KINDS:
             raise InputError(f"unknown kind of Φ {kind!r}.")
-        if self.m > self.n or self.block[0] * self.block[1] != self.n:
-            raise InputError(
-                f"implausible Φ of shape ({self.m}, {self.n}) for blocks of {self.block} pixels."
-            )
+        check_drawn(kind, self.m, self.block, shape)
         try:
             return make(kind, self.m, self.block, seed)
         except UsageError as error:
@@ -313,7 +357,11 @@ class BlockSpec(OperatorSpec):
                 raise UsageError(
                     f"a given Φ has no kind: leave out either it or kind {options.kind!r}."
                 )
-            return BlockOperator(options.phi, shape, options.block)
+            made = BlockOperator(options.phi, shape, options.block)
+            check_extent(math.prod(made.grid) * made.n, math.prod(made.y_shape))
+            return made
         block = options.block or default_block(options.kind)
         m = count_measurements(block[0] * block[1], options.ratio, options.m)
+        if options.kind in KINDS:
+            check_drawn(options.kind, m, block, shape)
         return BlockOperator(make(options.kind, m, block, options.seed), shape, block)

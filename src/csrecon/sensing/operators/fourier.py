@@ -18,7 +18,13 @@ from torch import Tensor
 
 from csrecon.errors import InputError, UsageError, nearest
 from csrecon.io.files import sha256
-from csrecon.sensing.operators.base import Domain, LinearOperator, OperatorSpec, SamplingOptions
+from csrecon.sensing.operators.base import (
+    Domain,
+    LinearOperator,
+    OperatorSpec,
+    SamplingOptions,
+    check_extent,
+)
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +73,11 @@ MASKS: dict[str, Callable[[tuple[int, int], float, int], Mask]] = {
     "random1d": random1d,
 }
 """Kind of mask -> function of (shape, ratio, seed)."""
+
+
+def _full(values: Tensor) -> Tensor:
+    """In single precision at least: the FFT knows no bfloat16, and float16 for powers of two."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 class FourierOperator(LinearOperator):
@@ -120,6 +131,7 @@ class FourierOperator(LinearOperator):
     def forward(self, x: Tensor) -> Tensor:
         """Measure (B, C, H, W) -> (B, K, 2)."""
         with torch.autocast(x.device.type, enabled=False):
+            x = _full(x)
             image = x[:, 0] if self.domain[0] == 1 else torch.complex(x[:, 0], x[:, 1])
             spectrum = torch.fft.fft2(image, norm="ortho").flatten(-2)
             y: Tensor = torch.view_as_real(spectrum[:, self.index])
@@ -128,7 +140,7 @@ class FourierOperator(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         """(B, K, 2) -> (B, C, H, W); of a real image the real part."""
         with torch.autocast(y.device.type, enabled=False):
-            values = torch.view_as_complex(y.contiguous())
+            values = torch.view_as_complex(_full(y).contiguous())
             spectrum = values.new_zeros(len(y), self.mask.size)
             spectrum[:, self.index] = values
             image = torch.fft.ifft2(spectrum.view(-1, *self.image_shape), norm="ortho")
@@ -168,7 +180,7 @@ def _digest(mask: Mask) -> str:
 class MaskFacts(BaseModel):
     """The identity of a mask; one with a seed can be generated again."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: str
     ratio: float | None = Field(gt=0, le=1)
@@ -182,6 +194,10 @@ class FourierSpec(OperatorSpec):
 
     kind: Literal["fourier"] = "fourier"
     mask: MaskFacts
+
+    def y_shape(self, domain: Domain) -> tuple[int, ...]:
+        """(K, 2)."""
+        return self.mask.count, 2
 
     def build(self, domain: Domain, arrays: Mapping[str, NDArray[Any]]) -> FourierOperator:
         """The operator with the mask as stored, given, or generated again from its seed.
@@ -206,6 +222,8 @@ class FourierSpec(OperatorSpec):
                 f"wrong mask: its digest is {_digest(mask)[:12]}…, and y was measured with "
                 f"{facts.sha256[:12]}…. Pass the original with --mask FILE."
             )
+        if (count := int(mask.sum())) != facts.count:
+            raise InputError(f"{facts.count} frequencies are recorded, and the mask has {count}.")
         if facts.seed is not None and facts.ratio is not None:
             origin = facts.kind, facts.ratio, facts.seed
         return FourierOperator(mask, domain[0], origin)
@@ -217,10 +235,13 @@ class FourierSpec(OperatorSpec):
         shape = domain[1], domain[2]
         if isinstance(options.mask, np.ndarray):
             options.refuse("ratio")
-            return FourierOperator(as_mask(options.mask, shape), domain[0])
+            given = FourierOperator(as_mask(options.mask, shape), domain[0])
+            check_extent(given.mask.size, len(given.index))
+            return given
         ratio = options.ratio
         if ratio is None or not (math.isfinite(ratio) and 0 < ratio <= 1):
             raise UsageError(f"ratio {ratio}: kind 'fourier' needs a number in (0, 1], or a mask.")
+        check_extent(shape[0] * shape[1], max(1, round(ratio * shape[0] * shape[1])))
         kind = options.mask or "random2d"
         mask = _drawn(kind, shape, ratio, options.seed)
         return FourierOperator(mask, domain[0], (kind, ratio, options.seed))

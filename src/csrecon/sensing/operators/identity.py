@@ -58,6 +58,10 @@ class IdentitySpec(OperatorSpec):
 
     kind: Literal["identity"] = "identity"
 
+    def y_shape(self, domain: Domain) -> tuple[int, ...]:
+        """(C, H, W)."""
+        return domain
+
     def build(self, domain: Domain, arrays: Mapping[str, NDArray[Any]]) -> IdentityOperator:
         """The identity on this domain."""
         return IdentityOperator(domain)

@@ -78,7 +78,7 @@ class MatrixRows(Rows):
 class PhiFacts(BaseModel):
     """The serialized identity of Φ."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: str
     seed: int | None = Field(ge=0)

@@ -1,0 +1,65 @@
+"""The gain of a camera from an all-white and an all-black scene: white - black = gain · Φ1."""
+
+import logging
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csrecon.errors import InputError
+from csrecon.sensing.operators import BlockOperator
+
+log = logging.getLogger(__name__)
+
+_UNEVEN = 0.1  # largest relative error of a white scene without a warning
+_UNRELATED = 0.8  # and that is accepted: the scene is of another Φ, or nothing but noise
+_BALANCED = 1e-6  # row sums of Φ, relative to sums of absolute values, that count as 0
+
+
+def gain_of(
+    white: NDArray[np.floating[Any]], black: NDArray[np.floating[Any]], operator: BlockOperator
+) -> float:
+    """The gain by least squares, above 0.
+
+    Args:
+        white, black: values of the scenes, one for every row of Φ, (m,).
+        operator: with the Φ that measured them.
+
+    Raises:
+        InputError: scenes that are the same, in the wrong order, or not of this Φ.
+    """
+    dense = operator.rows.matrix().double().cpu()
+    flat = dense.sum(1).numpy()  # the measurements of a white block
+    power = float(flat @ flat)
+    if math.sqrt(power) <= _BALANCED * float(dense.abs().sum(1).norm()):
+        raise InputError(
+            "all rows of Φ sum to 0, so a white and a black scene give the same values and "
+            "determine no gain. Give --gain and --offset."
+        )
+    with np.errstate(over="ignore", invalid="ignore"):
+        contrast = (white - black).astype(np.float64)
+        size = float(np.linalg.norm(contrast))
+        gain = float(flat @ contrast) / power
+        missed = float(np.linalg.norm(contrast - gain * flat)) / size if size else 0.0
+    if size == 0:
+        raise InputError("the white and the black scene are the same, so they determine no gain.")
+    if not missed <= _UNRELATED:
+        raise InputError(
+            f"{100 * missed:.0f} % of the difference of the white and the black scene is not "
+            f"explained by Φ; expected at most {100 * _UNRELATED:.0f} %. Are the scenes of another "
+            "Φ or order, or nearly the same?"
+        )
+    if gain < 0:
+        raise InputError(
+            f"the white scene is darker than the black one (a gain of {gain:.4g}), which would "
+            "give a negative. Give the white scene first: --calibrate WHITE BLACK. For a camera "
+            "that inverts, give --gain and --offset."
+        )
+    if missed > _UNEVEN:
+        log.warning(
+            "%.0f %% of the white scene is not explained by Φ: another Φ, another order, or "
+            "uneven light?",
+            100 * missed,
+        )
+    return gain
