@@ -1,6 +1,8 @@
 """Faults of images."""
 
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -143,3 +145,17 @@ def test_f83(monkeypatch):
     Path("img.png").write_text(box)
     refused(3, "sample", "img.png", "--ratio", 0.1, message="not an image")
     assert not Path("started").exists()
+
+
+def test_f90():
+    """A decompression bomb in a set that is verified
+    exit 7; it is named, and not decoded"""
+    Path("set").mkdir()
+    Image.fromarray(scene()).save("set/t1.png")
+    whole = bytearray(Path("set/t1.png").read_bytes())
+    for side in (20_000, 12_000):  # Pillow refuses the first, and decodes the second
+        whole[16:24] = struct.pack(">II", side, side)
+        whole[29:33] = struct.pack(">I", zlib.crc32(whole[12:29]))
+        Path("set/t1.png").write_bytes(whole)
+        result = run("data", "verify", "t91", "set", code=7)
+        assert "t1.png: other content than the published file" in result.stdout

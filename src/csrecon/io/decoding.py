@@ -98,6 +98,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
         path.open("rb") as stream,
         Image.open(stream, formats=FORMATS) as image,
     ):
+        _check_scans(path, image)
         yield image
 
 
@@ -184,7 +185,7 @@ def _decode(path: Path, image: Image.Image, layout: tuple[str, str], tags: Tags)
                 "plain 16-bit PNG."
             )
         return _decode_deep(path, tags)
-    if image.mode == "P" and 0 < max(tags.get(_COLOUR_MAP, (0,))) < 256:  # noqa: PLR2004
+    if image.mode == "P" and 0 < max(tags.get(_COLOUR_MAP, (0,))) < 256:
         image.load()
         image.putpalette(bytes(tags[_COLOUR_MAP]), "RGB;L")  # 8 bits, where TIFF has 16
     if image.mode in ("1", "L") and not image.has_transparency_data:
