@@ -437,3 +437,30 @@ def test_a_bmp_of_sixteen_bits_a_pixel(tmp_path):
     masks = struct.pack("<III", 0xF800, 0x07E0, 0x001F)
     (tmp_path / "a.bmp").write_bytes(head + masks + struct.pack("<HH", 0xFFFF, 0))
     assert gray_levels(tmp_path / "a.bmp").tolist() == [[255, 0]]
+
+
+@pytest.mark.parametrize("photometric", [1, 2])
+def test_a_tiff_without_some_of_its_strips(tmp_path, photometric):
+    pixels = RGB if photometric == 2 else GRAY
+    samples = 3 if photometric == 2 else 1
+    path = tmp_path / "a.tif"
+    facts = {"samples": samples, "photometric": photometric}
+    tiffs.write(path, pixels.tobytes(), GRAY.shape, 8, **facts)
+    np.testing.assert_allclose(gray_levels(path), LUMA if samples == 3 else GRAY, atol=0.01)
+    taller = GRAY.shape[0] * 2, GRAY.shape[1]
+    tiffs.write(path, pixels.tobytes(), taller, 8, **facts, t278=GRAY.shape[0])
+    with pytest.raises(InputError, match="strips is missing"):
+        read(path)
+
+
+def test_planes_apart(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    planes = np.moveaxis(RGB, -1, 0)
+    for rows in (None, 7):
+        tifffile.imwrite(
+            tmp_path / "a.tif", planes, photometric="rgb", planarconfig="separate",
+            rowsperstrip=rows,
+        )  # fmt: skip
+        np.testing.assert_allclose(gray_levels(tmp_path / "a.tif"), LUMA, atol=0.01)
+    tifffile.imwrite(tmp_path / "b.tif", np.tile(RGB, (3, 3, 1)), photometric="rgb", tile=(64, 48))
+    np.testing.assert_allclose(gray_levels(tmp_path / "b.tif"), np.tile(LUMA, (3, 3)), atol=0.01)

@@ -124,6 +124,7 @@ def decode(path: Path) -> Pixels:
             if getattr(image, "is_animated", False):
                 log.info("%s: several frames; the first is used.", path)
             _check_scans(path, image)
+            _check_strips(path, image, tags)
             layout = _tile(image)  # gone after decoding, which reading EXIF may do
             # The decoders apply a TIFF's orientation themselves.
             orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if not tags else 1
@@ -148,6 +149,16 @@ def _check_size(path: Path, tags: Tags) -> None:
     pixels = int(tags.get(_WIDTH, 0)) * int(tags.get(_HEIGHT, 0))
     if pixels > 2 * (Image.MAX_IMAGE_PIXELS or pixels):
         raise InputError(f"{path}: refused as a decompression bomb ({pixels} pixels).")
+
+
+def _check_strips(path: Path, image: Image.Image, tags: Tags) -> None:
+    """Refuse a TIFF whose strips or tiles leave a part of it undefined."""
+    separate = tags.get(_PLANES) == _SEPARATE
+    wanted = image.width * image.height * (tags.get(_SAMPLES, 1) if separate else 1)
+    boxes = [tile[1] for tile in image.tile]
+    covered = sum((right - left) * (below - top) for left, top, right, below in boxes)
+    if tags and boxes and image.tile[0][0] == "raw" and covered < wanted:
+        raise InputError(f"{path}: truncated or damaged image (a part of its strips is missing).")
 
 
 def _check_scans(path: Path, image: Image.Image) -> None:
