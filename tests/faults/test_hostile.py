@@ -152,8 +152,9 @@ def test_f91(y):
     def unblock(path):
         """What waits for the pipe nevertheless gets an empty text."""
         time.sleep(2)
-        with open(os.open(path, os.O_RDWR | os.O_NONBLOCK), "w"):
-            time.sleep(1)
+        pipe = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+        time.sleep(1)
+        os.close(pipe)
 
     for path, words in (("y.json", ["reconstruct", y]), ("a.csv", ["inspect", "a.csv"])):
         thread = threading.Thread(target=unblock, args=(path,))

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 Arrays = dict[str, NDArray[Any]]
 
 _SECONDS, _BYTES_A_SECOND = 60, 2**20  # what reading a file may take, at the slowest
+_HEADER = 1000  # fields of a first line that may be names of columns
 _PATIENCE = 5  # how much longer a reader may wait for its disk than it may compute
 
 
@@ -98,7 +99,7 @@ def _csv(path: Path, only: str | None) -> Arrays:
     separator = next((mark for mark in (";", "\t", ",") if mark in sample), None)
     if separator != "," and "," in sample and "." not in sample:
         lines = [line.replace(",", ".") for line in lines]  # decimal commas
-    if lines and not any(_is_number(field) for field in lines[0].split(separator)):
+    if lines and not any(_is_number(field) for field in lines[0].split(separator, _HEADER)):
         lines = lines[1:]  # the names of the columns
     if not lines:
         raise InputError(f"{path}: holds no numbers.")

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from csrecon.errors import InputError
 from csrecon.io.files import require_file
@@ -151,7 +151,7 @@ def _check_size(path: Path, tags: Tags) -> None:
         raise InputError(f"{path}: refused as a decompression bomb ({pixels} pixels).")
 
 
-def _check_strips(path: Path, image: Image.Image, tags: Tags) -> None:
+def _check_strips(path: Path, image: ImageFile.ImageFile, tags: Tags) -> None:
     """Refuse a TIFF whose strips or tiles leave a part of it undefined."""
     separate = tags.get(_PLANES) == _SEPARATE
     wanted = image.width * image.height * (tags.get(_SAMPLES, 1) if separate else 1)
@@ -208,7 +208,7 @@ def _decode(path: Path, image: Image.Image, layout: tuple[str, str], tags: Tags)
     return np.asarray(image.convert("RGB")), 255
 
 
-def _tile(image: Image.Image) -> tuple[str, str]:
+def _tile(image: ImageFile.ImageFile) -> tuple[str, str]:
     """The decoder of the first tile, and the layout of its samples in Pillow's words."""
     if not image.tile:
         return "", ""

@@ -176,9 +176,7 @@ def read_npz(path: Path, only: str | None = None) -> dict[str, NDArray[Any]]:
         return read_archive(stream, str(path), only)
 
 
-def read_archive(
-    stream: IO[bytes], label: str, only: str | None = None
-) -> dict[str, NDArray[Any]]:
+def read_archive(stream: IO[bytes], label: str, only: str | None = None) -> dict[str, NDArray[Any]]:
     """As `read_npz`, from an open file."""
     arrays: dict[str, NDArray[Any]] = {}
     stored, promised = stream.seek(0, os.SEEK_END), 0

@@ -1,4 +1,6 @@
-"""Reads MATLAB and HDF5 files in a separate process: python -m csrecon.io.foreign FILE SECONDS [NAME]
+"""Reads MATLAB and HDF5 files in a separate process.
+
+    python -P -m csrecon.io.foreign FILE SECONDS [NAME] > ARRAYS.npz
 
 A damaged file can crash SciPy's and HDF5's readers, which no `except` catches, or keep them busy
 without end, so `csrecon.io.arrays` runs this module in its own process, which has bounds on its
@@ -6,6 +8,7 @@ memory and its time. The arrays go to stdout as .npz, warnings to stderr, one pe
 unreadable file it prints one line and exits with the code of the error.
 """
 
+import contextlib
 import itertools
 import os
 import struct
@@ -159,9 +162,13 @@ class _Listing:
         if address in self._visited:
             return
         self._visited.add(address)
+        self._count(len(group), 0)
         for key in group:
-            name = prefix + key.encode("utf-8", "backslashreplace").decode()
-            self._count(name)
+            name = f"{prefix}{key}"
+            self._count(0, len(name))
+            if isinstance(key, bytes):
+                _warn(f"{self.path}: {name!r} is no text, so it is not read.")
+                continue
             if not isinstance(group.get(key, getlink=True), h5py.HardLink):
                 _warn(f"{self.path}: {name!r} is a link, which csrecon does not follow.")
                 continue
@@ -175,8 +182,8 @@ class _Listing:
                 else:
                     self.found[name] = item
 
-    def _count(self, name: str) -> None:
-        self._names, self._characters = self._names + 1, self._characters + len(name)
+    def _count(self, names: int, characters: int) -> None:
+        self._names, self._characters = self._names + names, self._characters + characters
         if self._names > _MOST_NAMES or self._characters > _LONGEST_NAMES:
             raise InputError(
                 f"{self.path}: more than {_MOST_NAMES} names, or very long ones; say which array "
@@ -201,16 +208,17 @@ def _bound(path: Path, seconds: int) -> None:
     """Bound the memory and the processor time of this process, where the system can."""
     try:
         import resource  # noqa: PLC0415 - not on every system
-
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    except (ImportError, OSError):
+    except ImportError:
         return
-    memory = pages * resource.getpagesize() + _ALWAYS_FREE
-    memory += _COPIES * files.largest_expansion(path.stat().st_size)
-    for kind, limit in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, seconds)):
+    limits = {resource.RLIMIT_CPU: seconds}
+    with contextlib.suppress(OSError):  # only Linux tells, and only Linux keeps, this limit
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        allowed = _COPIES * files.largest_expansion(path.stat().st_size)
+        limits[resource.RLIMIT_AS] = pages * resource.getpagesize() + _ALWAYS_FREE + allowed
+    for kind, limit in limits.items():
         hard = resource.getrlimit(kind)[1]
-        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        resource.setrlimit(kind, (limit, hard))
+        soft = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(kind, (soft, hard))
 
 
 def main(source: str, seconds: str, only: str | None = None) -> int:
