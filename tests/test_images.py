@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 
 import cv2
 import numpy as np
@@ -464,3 +465,36 @@ def test_planes_apart(tmp_path):
         np.testing.assert_allclose(gray_levels(tmp_path / "a.tif"), LUMA, atol=0.01)
     tifffile.imwrite(tmp_path / "b.tif", np.tile(RGB, (3, 3, 1)), photometric="rgb", tile=(64, 48))
     np.testing.assert_allclose(gray_levels(tmp_path / "b.tif"), np.tile(LUMA, (3, 3)), atol=0.01)
+
+
+def test_a_progressive_jpeg_of_too_many_scans(tmp_path, monkeypatch):
+    for progressive in (False, True):
+        Image.fromarray(RGB).save(tmp_path / f"{progressive}.jpg", progressive=progressive)
+        read(tmp_path / f"{progressive}.jpg")
+    monkeypatch.setattr(decoding, "_MOST_SCANNED", 2 * GRAY.size)
+    read(tmp_path / "False.jpg")
+    with pytest.raises(InputError, match="scans"):
+        read(tmp_path / "True.jpg")
+
+
+def test_pictures_in_one_file(tmp_path, caplog):
+    caplog.set_level("INFO")
+    for name, kind in (("a.jpg", "MPO"), ("a.tif", "TIFF"), ("b.png", "PNG"), ("a.gif", "GIF")):
+        caplog.clear()
+        others = [Image.fromarray(np.full_like(RGB, level)) for level in (0, 99)]
+        Image.fromarray(RGB).save(tmp_path / name, kind, save_all=True, append_images=others)
+        assert np.abs(gray_levels(tmp_path / name) - LUMA).mean() < 6
+        assert "the first is used" in caplog.text
+
+
+def test_a_tiff_of_very_many_pictures(tmp_path):
+    tiffs.write(tmp_path / "one.tif", GRAY.tobytes(), GRAY.shape, 8)
+    whole = (tmp_path / "one.tif").read_bytes()
+    start = struct.unpack("<I", whole[4:8])[0]
+    directory, count = whole[start:-4], 30_000
+    following = (start + len(directory) + 4) + (len(directory) + 4) * np.arange(count)
+    rest = b"".join(directory + struct.pack("<I", at) for at in (*following.tolist(), 0))
+    (tmp_path / "many.tif").write_bytes(whole[:start] + rest)
+    began = time.monotonic()
+    np.testing.assert_allclose(gray_levels(tmp_path / "many.tif"), GRAY, atol=0.01)
+    assert time.monotonic() - began < 3  # half a minute where all of them are counted

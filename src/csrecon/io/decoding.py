@@ -155,9 +155,11 @@ def _check_strips(path: Path, image: ImageFile.ImageFile, tags: Tags) -> None:
     """Refuse a TIFF whose strips or tiles leave a part of it undefined."""
     separate = tags.get(_PLANES) == _SEPARATE
     wanted = image.width * image.height * (tags.get(_SAMPLES, 1) if separate else 1)
-    boxes = [tile[1] for tile in image.tile]
-    covered = sum((right - left) * (below - top) for left, top, right, below in boxes)
-    if tags and boxes and image.tile[0][0] == "raw" and covered < wanted:
+    covered = 0
+    for tile in image.tile:
+        left, top, right, below = tile[1] or (0, 0, *image.size)
+        covered += (right - left) * (below - top)
+    if tags and _tile(image)[0] == "raw" and covered < wanted:
         raise InputError(f"{path}: truncated or damaged image (a part of its strips is missing).")
 
 

@@ -196,8 +196,8 @@ def _check_stored(chosen: dict[str, h5py.Dataset], path: Path) -> None:
     stored, expanded = path.stat().st_size, 0
     for name, item in chosen.items():
         chunk = item.dtype.itemsize * int(np.prod(item.chunks or (0,), dtype=object))
-        expanded += max(item.nbytes, chunk)
-        files.check_expansion(expanded, stored, f"{path}[{name}]")
+        expanded += item.nbytes
+        files.check_expansion(max(expanded, chunk), stored, f"{path}[{name}]")
 
 
 def _warn(text: str) -> None:
