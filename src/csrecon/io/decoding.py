@@ -237,7 +237,8 @@ def _decode_deep(path: Path, tags: Tags) -> Pixels:
     known = tags.get(_PHOTOMETRIC, _RGB) in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB)
     if pixels.dtype != np.uint16 or not known or not 8 < bits <= 16:
         raise InputError(f"{path}: samples of a kind that cannot be decoded; save it as PNG.")
-    pixels = pixels >> (16 - bits)  # OpenCV shifts samples of 10, 12 and 14 bits to 16
+    if not (pixels & (1 << 16 - bits) - 1).any():
+        pixels = pixels >> (16 - bits)  # OpenCV shifts samples of 10, 12 and 14 bits to 16
     if pixels.ndim == 2:
         return _from_unsigned(path, pixels, tags)
     white = 2**bits - 1
