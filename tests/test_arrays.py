@@ -185,3 +185,45 @@ def damage_and_read(tmp_path_factory, name, data):
         arrays.read(path)
     except InputError as error:
         assert str(path) in str(error)
+
+
+def test_an_hdf5_file_of_very_many_arrays(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["y"] = Y
+        for index in range(10_000):
+            file[f"n{index}"] = file["y"]
+    with pytest.raises(InputError, match="more than 10000 names"):
+        arrays.pick(path)
+    np.testing.assert_array_equal(arrays.pick(path, "n77"), Y)
+
+
+def test_names_in_an_hdf5_file(tmp_path, caplog):
+    path = tmp_path / "a.h5"
+    deep = "/".join("x" * 20)
+    hdf5(path, **{deep: Y, "µ \n": Y, "[/b]": Y})
+    with h5py.File(path, "a") as file:
+        file[b"\xff"] = Y
+        file["t"] = "text"
+    assert list(arrays.read(path)) == ["[/b]", "µ \n"]
+    assert "is no text" in caplog.text
+    for name in (deep, "µ \n"):
+        np.testing.assert_array_equal(arrays.pick(path, name), Y)
+    for name in ("../µ \n", "x//x"):
+        with pytest.raises(UsageError):
+            arrays.pick(path, name)
+
+
+def test_what_is_asked_for_alone_is_read(tmp_path):
+    savemat(tmp_path / "a.mat", {"y": Y, "phi": Y.T}, do_compression=True)
+    hdf5(tmp_path / "c.h5", y=Y, phi=Y.T)
+    np.savez(tmp_path / "d.npz", y=Y, phi=Y.T)
+    for name in ("a.mat", "c.h5", "d.npz"):
+        np.testing.assert_array_equal(arrays.pick(tmp_path / name, likely="y"), Y)
+        np.testing.assert_array_equal(arrays.pick(tmp_path / name, "phi", likely="y"), Y.T)
+    with pytest.raises(UsageError, match="say which one"):
+        arrays.pick(tmp_path / "d.npz", likely="mask")
+    np.save(tmp_path / "e.npy", Y)
+    np.testing.assert_array_equal(arrays.pick(tmp_path / "e.npy", likely="phi"), Y)
+    with pytest.raises(UsageError, match="no array 'phi'"):
+        arrays.pick(tmp_path / "e.npy", "phi")

@@ -288,6 +288,10 @@ def test_a_set_comes_whole(server, tmp_path, monkeypatch):
     found = datasets.images("set12")
     assert [path.name for path in found] == list(pictures)
     assert datasets.verify("set12", found[0].parent) == []
+    twice = found[1].with_suffix(".bmp")
+    twice.write_bytes(pictures["01.png"])
+    assert datasets.verify("set12", found[0].parent) == ["01.bmp: not a file of this set"]
+    twice.unlink()
     found[3].write_bytes(pictures["00.png"])
     found[5].unlink()
     assert datasets.verify("set12", found[0].parent) == [

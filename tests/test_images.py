@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from csrecon.errors import InputError, UsageError
-from csrecon.io import images
+from csrecon.io import decoding, images
 from tests.conftest import scene
 
 RGB = scene()
@@ -194,7 +194,7 @@ def test_whatever_a_decoder_raises_is_bad_input(photo, monkeypatch, fault):
     def broken(*_):
         raise fault("planted")
 
-    monkeypatch.setattr(images, "_decode", broken)
+    monkeypatch.setattr(decoding, "_decode", broken)
     with pytest.raises(InputError, match="truncated or damaged"):
         read(photo)
 

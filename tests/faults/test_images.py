@@ -1,10 +1,15 @@
 """Faults of images."""
 
+import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+import pytest
+from PIL import EpsImagePlugin, Image
 
+from tests import tiffs
 from tests.conftest import scene
 from tests.faults.checks import refused, sampled
 from tests.test_cli import run
@@ -96,3 +101,61 @@ def test_f10():
     Path("empty.png").touch()
     refused(3, "sample", "empty.png", "--ratio", 0.1, message="empty")
     refused(3, "sample", "none.png", "--ratio", 0.1, message="no such file")
+
+
+def test_f80():
+    """A TIFF of signed samples with negative values
+    exit 3; subtract the offset. Without negative values, the scale of signed samples"""
+    levels = np.arange(64, dtype="<i2").reshape(8, 8) * 500
+    for bits, kind in ((16, "<i2"), (8, "<i1")):
+        data = (levels // (1 if bits == 16 else 256) - 3).astype(kind).tobytes()
+        tiffs.write(Path("signed.tif"), data, (8, 8), bits, sample_format=2)
+        refused(3, "sample", "signed.tif", "--ratio", 0.5, message="negative values (down to -3)")
+    tiffs.write(Path("signed.tif"), levels.tobytes(), (8, 8), 16, sample_format=2)
+    np.testing.assert_allclose(sampled("signed.tif"), levels / 32767, atol=1e-4)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_f81(bits):
+    """A TIFF of 10, 12 or 14 bits
+    its own white, not that of 16 bits"""
+    levels = np.arange(64).reshape(8, 8) * (2**bits - 1) // 63
+    tiffs.write(Path("deep.tif"), tiffs.packed(levels, bits), (8, 8), bits)
+    np.testing.assert_allclose(sampled("deep.tif"), levels / (2**bits - 1), atol=1e-4)
+
+
+def test_f82():
+    """A compressed big-endian TIFF of floats, whose bytes Pillow swaps twice
+    the values that were written"""
+    levels = np.linspace(0.2, 0.3, 64, dtype=">f4").reshape(8, 8)
+    tiffs.write(
+        Path("float.tif"), levels.tobytes(), (8, 8), 32, ">", 1, tiffs.DEFLATE, sample_format=3
+    )
+    np.testing.assert_allclose(sampled("float.tif"), levels, atol=1e-4)
+
+
+def test_f83(monkeypatch):
+    """PostScript under the name of an image
+    exit 3; no interpreter is started"""
+    Path("gs").write_text("#!/bin/sh\ntouch started\nexit 1\n")
+    Path("gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{Path.cwd()}:{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # what it found before
+    box = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+    Path("img.png").write_text(box)
+    refused(3, "sample", "img.png", "--ratio", 0.1, message="not an image")
+    assert not Path("started").exists()
+
+
+def test_f90():
+    """A decompression bomb in a set that is verified
+    exit 7; it is named, and not decoded"""
+    Path("set").mkdir()
+    Image.fromarray(scene()).save("set/t1.png")
+    whole = bytearray(Path("set/t1.png").read_bytes())
+    for side in (20_000, 12_000):  # Pillow refuses the first, and decodes the second
+        whole[16:24] = struct.pack(">II", side, side)
+        whole[29:33] = struct.pack(">I", zlib.crc32(whole[12:29]))
+        Path("set/t1.png").write_bytes(whole)
+        result = run("data", "verify", "t91", "set", code=7)
+        assert "t1.png: other content than the published file" in result.stdout

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from csrecon.cli.command import Json, say, say_json, say_table
+from csrecon.errors import InputError
 
 if TYPE_CHECKING:
     from csrecon.sensing.operators import Phi
+
+_MOST_PRODUCTS = 10**12  # about half a minute
 
 
 def inspect(
@@ -126,7 +129,13 @@ def _as_phi(value: Any) -> str:
     m, n = value.shape
     side = math.isqrt(n)
     shape = f"{side}×{side} blocks" if side * side == n else "no square block"
-    rows = "orthonormal" if Phi.given(value).rows().orthonormal else "not orthonormal"
+    rows = "too large to examine its rows"
+    if m * m * n <= _MOST_PRODUCTS:
+        try:
+            orthonormal = Phi.given(value).rows().orthonormal
+        except InputError:  # values that float32 does not have
+            return ""
+        rows = f"{'' if orthonormal else 'not '}orthonormal"
     return f"{shape}, ratio {m / n:.3f}, {rows}"
 
 

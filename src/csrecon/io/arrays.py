@@ -1,11 +1,14 @@
 """Numeric arrays from common lab file formats: .npy, .npz, .mat, .h5 and .csv.
 
 Every reader returns the real numeric arrays of a file by name. Nothing is unpickled, no link to
-another file is followed, and declared sizes are checked before memory is allocated.
+another file is followed, and declared sizes are checked before memory is allocated, over all arrays
+that are read.
 """
 
 import io
 import logging
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,37 +19,76 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csrecon.errors import InputError, UsageError
-from csrecon.io.files import numbers, read_npy, read_npz, reading, require_file
+from csrecon.errors import InputError, ResourceError, UsageError
+from csrecon.io.files import (
+    explained,
+    numbers,
+    read_archive,
+    read_npy,
+    read_npz,
+    reading,
+    require_file,
+)
 
 log = logging.getLogger(__name__)
 
 Arrays = dict[str, NDArray[Any]]
 
+_SECONDS, _BYTES_A_SECOND = 60, 2**20  # what reading a file may take, at the slowest
+_HEADER = 1000  # fields of a first line that may be names of columns
+_PATIENCE = 5  # how much longer a reader may wait for its disk than it may compute
 
-def _npy(path: Path) -> Arrays:
-    return {path.stem: read_npy(path)}
+
+def _npy(path: Path, only: str | None) -> Arrays:
+    return {path.stem: read_npy(path)} if only in (None, path.stem) else {}
 
 
-def _apart(path: Path) -> Arrays:
-    """The arrays that foreign.py reads in its own process, which a damaged file may crash."""
-    with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / "arrays.npz"
-        command = [sys.executable, "-m", "csrecon.io.foreign", str(path), str(made)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode == InputError.exit_code:
-            raise InputError(done.stderr.strip())
-        if done.returncode or not made.exists():
-            raise InputError(f"{path}: damaged; the library that reads this format crashed.")
-        for line in done.stderr.splitlines():
-            log.warning("%s", line)
-        packed = read_npz(made)
+def _apart(path: Path, only: str | None) -> Arrays:
+    """The arrays that foreign.py reads in its own process, which a damaged file may crash.
+
+    They come back in a file without a name, which goes with the two processes.
+    """
+    # -P: modules that lie in the working folder beside the data are not imported.
+    seconds = _SECONDS + path.stat().st_size // _BYTES_A_SECOND
+    command = [sys.executable, "-P", "-m", "csrecon.io.foreign", str(path), str(seconds)]
+    command += [] if only is None else [only]
+    try:
+        with tempfile.TemporaryFile() as made:
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=made,
+                stderr=subprocess.PIPE,
+                timeout=_PATIENCE * seconds,
+                check=False,
+            )
+            said = done.stderr.decode(errors="backslashreplace").strip()
+            if done.returncode == InputError.exit_code:
+                raise InputError(said)
+            if done.returncode == ResourceError.exit_code:
+                raise ResourceError(said)
+            if done.returncode == -getattr(signal, "SIGXCPU", 0):
+                raise subprocess.TimeoutExpired(command, seconds)
+            if done.returncode or not made.seek(0, os.SEEK_END):
+                raise InputError(f"{path}: damaged; the library that reads this format crashed.")
+            packed = read_archive(made, str(path))
+    except subprocess.TimeoutExpired as error:
+        raise InputError(
+            f"{path}: not read after {error.timeout:.0f} s, which is too long for its size. The "
+            "file is damaged or hostile."
+        ) from error
+    except OSError as error:
+        raise explained(error, Path(tempfile.gettempdir()) / path.name) from error
+    for line in said.splitlines():
+        log.warning("%s", line)
     names = packed.pop("names")
     return {str(name): packed[f"a{index}"] for index, name in enumerate(names)}
 
 
-def _csv(path: Path) -> Arrays:
+def _csv(path: Path, only: str | None) -> Arrays:
     """Numbers separated by commas, semicolons, tabs or spaces, with or without a header line."""
+    if only not in (None, path.stem):
+        return {}
     try:
         with reading(path):
             text = path.read_text(encoding="utf-8-sig")
@@ -57,7 +99,7 @@ def _csv(path: Path) -> Arrays:
     separator = next((mark for mark in (";", "\t", ",") if mark in sample), None)
     if separator != "," and "," in sample and "." not in sample:
         lines = [line.replace(",", ".") for line in lines]  # decimal commas
-    if lines and not any(_is_number(field) for field in lines[0].split(separator)):
+    if lines and not any(_is_number(field) for field in lines[0].split(separator, _HEADER)):
         lines = lines[1:]  # the names of the columns
     if not lines:
         raise InputError(f"{path}: holds no numbers.")
@@ -76,7 +118,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-READERS: dict[str, Callable[[Path], Arrays]] = {
+READERS: dict[str, Callable[[Path, str | None], Arrays]] = {
     ".npy": _npy,
     ".npz": read_npz,
     ".mat": _apart,
@@ -85,7 +127,15 @@ READERS: dict[str, Callable[[Path], Arrays]] = {
     ".csv": _csv,
     ".txt": _csv,
 }
-"""File suffix -> reader."""
+"""File suffix -> reader of all arrays, or only of one by its name."""
+
+
+def _read(path: Path, only: str | None = None) -> Arrays:
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(f"{path}: not a known array format; expected one of {', '.join(READERS)}.")
+    require_file(path)
+    return reader(path, only)
 
 
 def read(path: Path) -> Arrays:
@@ -94,11 +144,7 @@ def read(path: Path) -> Arrays:
     Raises:
         InputError: an unknown suffix, or a file that is damaged, hostile or holds no numbers.
     """
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise InputError(f"{path}: not a known array format; expected one of {', '.join(READERS)}.")
-    require_file(path)
-    found = reader(path)
+    found = _read(path)
     if not numbers(found):
         raise InputError(f"{path}: holds no array of real numbers.")
     return found
@@ -109,18 +155,20 @@ def pick(
 ) -> NDArray[Any]:
     """One array of a file: the named one, else `likely`, else the only one with several values.
 
+    The others are not read, if it is known which one is asked for.
+
     Raises:
         InputError: as in `read`.
         UsageError: no such name, or several arrays and no name.
     """
+    asked = name or likely
+    chosen = _read(path, asked).get(asked) if asked else None
+    if chosen is not None:
+        return np.ascontiguousarray(chosen)
     found = read(path)
     shown = ", ".join(f"{key} {value.shape}" for key, value in found.items())
-    if name is None and likely in found:
-        name = likely
     if name is not None:
-        if name not in found:
-            raise UsageError(f"{path}: no array {name!r} in it; it holds {shown}.")
-        return np.ascontiguousarray(found[name])
+        raise UsageError(f"{path}: no array {name!r} in it; it holds {shown}.")
     large = [value for value in numbers(found).values() if value.size > 1]
     if len(large) != 1:
         raise UsageError(f"{path}: holds {shown}; say which one with {flag}.")

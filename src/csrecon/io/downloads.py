@@ -22,11 +22,10 @@ from urllib.parse import urlsplit
 import numpy as np
 import platformdirs
 from filelock import FileLock, Timeout
-from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
-from csrecon.errors import ModelError
-from csrecon.io import files
+from csrecon.errors import InputError, ModelError
+from csrecon.io import decoding, files
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +34,7 @@ DELAYS = (1.0, 3.0, 9.0)
 _LONGEST_WAIT = 60.0  # seconds; the most that is waited for a server's Retry-After
 _CONNECT_SECONDS, _READ_SECONDS = 10.0, 30.0
 _CHUNK = 2**18
+_LARGEST_IMAGE = 2**25  # pixels; no image of a set has more than a tenth of them
 _AT_ONCE = 8
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
@@ -95,15 +95,24 @@ def digest_of(path: Path, kind: str) -> str:
         if kind == "sha256":
             return f"sha256:{files.sha256_file(path)}"
         if kind == "git":
-            content = path.read_bytes()
-            return "git:" + hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+            return f"git:{_git_digest(path)}"
         try:
-            with Image.open(path) as image:
+            with decoding.opened(path) as image:
+                if image.width * image.height > _LARGEST_IMAGE:
+                    return "pixels:none"
                 pixels = np.asarray(image.convert("RGB"))
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+        except InputError:
             return "pixels:none"
     head = f"{pixels.shape[0]}x{pixels.shape[1]}:".encode()
     return "pixels:" + hashlib.sha256(head + pixels.tobytes()).hexdigest()
+
+
+def _git_digest(path: Path) -> str:
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def problem(path: Path, remote: Remote) -> str | None:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import struct
 import tokenize
 import uuid
 import zipfile
@@ -59,11 +60,16 @@ _ARCHIVE_FAULTS = (
     zipfile.BadZipFile,
     zipfile.LargeZipFile,
     zlib.error,
+    struct.error,
     EOFError,
+    ValueError,
+    LookupError,
+    OverflowError,
     NotImplementedError,
     RuntimeError,
     OSError,
 )
+_ARCHIVE_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # those that NumPy writes
 
 
 @contextlib.contextmanager
@@ -75,22 +81,33 @@ def reading(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
 
 
-def require_file(path: Path) -> None:
-    """Raise InputError unless `path` is a readable, non-empty regular file."""
+def require_regular(path: Path) -> None:
+    """Raise InputError unless `path` is a regular file: reading others may never end."""
     with reading(path):
         if not path.exists():
             raise InputError(f"{path}: no such file.")
         if not path.is_file():
             raise InputError(f"{path}: expected a file, and this is a folder or a device.")
+
+
+def require_file(path: Path) -> None:
+    """Raise InputError unless `path` is a readable, non-empty regular file."""
+    require_regular(path)
+    with reading(path):
         if path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty.")
         with path.open("rb"):
             pass
 
 
+def largest_expansion(stored: int) -> int:
+    """How many bytes `stored` compressed ones may become, over all arrays of a file."""
+    return min(max(_ALWAYS_EXPANDED, _MAX_EXPANSION * stored), MAX_ARRAY_BYTES)
+
+
 def check_expansion(promised: int, stored: int, label: str) -> None:
     """Raise InputError if `stored` compressed bytes would expand to implausibly many."""
-    if promised > max(_ALWAYS_EXPANDED, _MAX_EXPANSION * stored) or promised > MAX_ARRAY_BYTES:
+    if promised > largest_expansion(stored):
         raise InputError(
             f"{label}: {stored} bytes would expand to {promised}, more than any measurement does. "
             "The file is damaged or hostile."
@@ -130,7 +147,10 @@ def _read_npy(stream: IO[bytes], available: int, label: str) -> NDArray[Any]:
     if len(content) < promised:
         raise InputError(f"{label}: the file ends early; copy or create it again.")
     flat = np.frombuffer(content, dtype=dtype, count=count)
-    return flat.reshape(shape, order="F" if fortran_order else "C").copy()
+    try:
+        return flat.reshape(shape, order="F" if fortran_order else "C").copy()
+    except ValueError as error:  # more axes than NumPy has
+        raise InputError(f"{label}: its header gives {len(shape)} axes ({error}).") from error
 
 
 def read_npy(path: Path) -> NDArray[Any]:
@@ -145,24 +165,40 @@ def read_npy(path: Path) -> NDArray[Any]:
         return _read_npy(stream, path.stat().st_size, str(path))
 
 
-def read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """Read every array of a .npz archive, with the checks of `read_npy` on each member.
+def read_npz(path: Path, only: str | None = None) -> dict[str, NDArray[Any]]:
+    """Read every array of a .npz archive (or the one named `only`), checked as in `read_npy`.
 
     Raises:
-        InputError: not a zip archive, a damaged member, or as in `read_npy`.
+        InputError: not a zip archive, a damaged member, two of one name, or as in `read_npy`.
     """
     require_file(path)
+    with reading(path), path.open("rb") as stream:
+        return read_archive(stream, str(path), only)
+
+
+def read_archive(stream: IO[bytes], label: str, only: str | None = None) -> dict[str, NDArray[Any]]:
+    """As `read_npz`, from an open file."""
     arrays: dict[str, NDArray[Any]] = {}
+    stored, promised = stream.seek(0, os.SEEK_END), 0
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(stream) as archive:
             for member in archive.infolist():
-                label = f"{path}[{member.filename}]"
-                with archive.open(member) as stream:
-                    check_expansion(member.file_size, member.compress_size, label)
-                    name = member.filename.removesuffix(".npy")
-                    arrays[name] = _read_npy(stream, member.file_size, label)
+                name, where = member.filename.removesuffix(".npy"), f"{label}[{member.filename}]"
+                if only not in (None, name):
+                    continue
+                if name in arrays:
+                    raise InputError(f"{where}: two arrays have this name. Save the file again.")
+                if member.compress_type not in _ARCHIVE_METHODS:
+                    raise InputError(f"{where}: compressed in a way that NumPy does not write.")
+                promised += member.file_size
+                check_expansion(member.file_size, member.compress_size, where)
+                check_expansion(promised, stored, label)
+                with archive.open(member) as content:
+                    arrays[name] = _read_npy(content, member.file_size, where)
+                    if content.read(1):  # else the checksum has been compared
+                        raise InputError(f"{where}: longer than its header says; damaged.")
     except _ARCHIVE_FAULTS as error:
-        raise InputError(f"{path}: not a readable .npz archive ({error}).") from error
+        raise InputError(f"{label}: not a readable .npz archive ({error}).") from error
     return arrays
 
 

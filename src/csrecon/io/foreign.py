@@ -1,31 +1,46 @@
-"""Reads MATLAB and HDF5 files in a separate process: python -m csrecon.io.foreign FILE ARRAYS.npz
+"""Reads MATLAB and HDF5 files in a separate process.
 
-A damaged file can crash SciPy's and HDF5's readers, which no `except` catches, so
-`csrecon.io.arrays` runs this module in its own process. Warnings go to stderr, one per line. For
-an unreadable file it prints one line and exits with the code of an InputError.
+    python -P -m csrecon.io.foreign FILE SECONDS [NAME] > ARRAYS.npz
+
+A damaged file can crash SciPy's and HDF5's readers, which no `except` catches, or keep them busy
+without end, so `csrecon.io.arrays` runs this module in its own process, which has bounds on its
+memory and its time. The arrays go to stdout as .npz, warnings to stderr, one per line. For an
+unreadable file it prints one line and exits with the code of the error.
 """
 
+import contextlib
+import itertools
+import os
+import struct
 import sys
+import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 from scipy.io import loadmat, matlab
 
-from csrecon.errors import InputError
+from csrecon.errors import CsreconError, InputError
 from csrecon.io import files
 
 _DEPTH = 8  # nested groups that are searched in an HDF5 file
+_MOST_NAMES = 10_000  # in an HDF5 file that is read without a name
+_LONGEST_NAMES = 2**20  # characters of all of them
 _MATLAB_HDF5 = b"MATLAB 7.3"
 _MATLAB_COMPLEX = ("real", "imag")
+_MATLAB_HEADER, _MATLAB_COMPRESSED = 128, 15
+_CHUNK = 2**18
+_COPIES, _ALWAYS_FREE = 4, 2**29  # of the arrays, and for what libraries allocate
+
+Arrays = dict[str, NDArray[Any]]
 
 
-def read(path: Path) -> dict[str, NDArray[Any]]:
-    """The real numeric arrays of a .mat or .h5 file, by name.
+def read(path: Path, only: str | None = None) -> Arrays:
+    """The real numeric arrays of a .mat or .h5 file by name, or only the one of this name.
 
     Raises:
         InputError: a damaged or hostile file, or another file format.
@@ -33,12 +48,14 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
     with path.open("rb") as stream:
         head = stream.read(len(_MATLAB_HDF5))
     old = path.suffix.lower() == ".mat" and head != _MATLAB_HDF5
-    return files.numbers(_matlab5(path) if old else _hdf5(path))
+    return files.numbers(_matlab5(path, only) if old else _hdf5(path, only))
 
 
-def _matlab5(path: Path) -> dict[str, Any]:
+def _matlab5(path: Path, only: str | None) -> dict[str, Any]:
     try:
-        return dict(loadmat(path))
+        with path.open("rb") as stream:
+            _check_compressed(stream, path, only)
+        return dict(loadmat(path, variable_names=None if only is None else [only]))
     except (
         ValueError,
         TypeError,
@@ -47,69 +64,182 @@ def _matlab5(path: Path) -> dict[str, Any]:
         OSError,
         MemoryError,
         OverflowError,
+        struct.error,
         zlib.error,
         matlab.MatReadError,
     ) as error:
         raise InputError(f"{path}: not a readable MATLAB file ({error}).") from error
 
 
-def _hdf5(path: Path) -> dict[str, Any]:
+def _check_compressed(stream: IO[bytes], path: Path, only: str | None) -> None:
+    """Raise InputError if the compressed variables that are asked for expand to too much."""
+    header = stream.read(_MATLAB_HEADER)
+    if len(header) < _MATLAB_HEADER or 0 in header[:4]:
+        return  # version 4 compresses nothing
+    order = ">" if header[-2:] == b"MI" else "<"
+    stored, expanded = path.stat().st_size, 0
+    while len(tag := stream.read(8)) == 8:
+        kind, size = struct.unpack(f"{order}II", tag)
+        following = stream.tell() + size
+        if kind == _MATLAB_COMPRESSED:
+            contents = _inflated(stream, size)
+            start = next(contents, b"")  # a name is at the beginning
+            wanted = only is None or only.encode("latin-1", "replace") in start
+            for content in itertools.chain([start], contents) if wanted else ():
+                expanded += len(content)
+                files.check_expansion(expanded, stored, str(path))
+        stream.seek(following)
+
+
+def _inflated(stream: IO[bytes], size: int) -> Iterator[bytes]:
+    """The content of a zlib stream in chunks."""
+    decompress = zlib.decompressobj()
+    while size > 0 and (content := stream.read(min(size, _CHUNK))):
+        size -= len(content)
+        while content:
+            yield decompress.decompress(content, _CHUNK)
+            content = decompress.unconsumed_tail
+
+
+def _hdf5(path: Path, only: str | None) -> dict[str, Any]:
     """Every numeric dataset by its path in the file; MATLAB stores arrays transposed."""
     try:
         with h5py.File(path, "r") as file:
-            return {
-                name: _values(dataset).T if "MATLAB_class" in dataset.attrs else _values(dataset)
-                for name, dataset in _datasets(file, path)
-            }
+            chosen = None if only is None else _named(file, only)
+            if only is not None and chosen is not None:
+                found = {only: chosen}
+            else:
+                listing = _Listing(path)
+                listing.visit(file)
+                found = {name: x for name, x in listing.found.items() if only in (None, name)}
+            _check_stored(found, path)
+            return {name: _values(item) for name, item in found.items()}
     except (OSError, RuntimeError, ValueError, LookupError, TypeError, MemoryError) as error:
         raise InputError(f"{path}: not a readable HDF5 file ({error}).") from error
 
 
-def _is_numeric(dtype: np.dtype[Any]) -> bool:
+def _is_numeric(item: Any) -> bool:
+    if not isinstance(item, h5py.Dataset) or not item.shape:
+        return False
+    dtype = item.dtype
     return dtype.kind in "biufc" or dtype.names == _MATLAB_COMPLEX
 
 
 def _values(dataset: h5py.Dataset) -> NDArray[Any]:
     """The values of a dataset; MATLAB stores a complex number as two named ones."""
     values: NDArray[Any] = dataset[()]
-    if values.dtype.names != _MATLAB_COMPLEX:
-        return values
-    return np.asarray(values["real"] + 1j * values["imag"])
+    if values.dtype.names == _MATLAB_COMPLEX:
+        values = np.asarray(values["real"] + 1j * values["imag"])
+    return values.T if "MATLAB_class" in dataset.attrs else values
 
 
-def _datasets(
-    group: h5py.Group, path: Path, prefix: str = "", depth: int = 0
-) -> Iterator[tuple[str, h5py.Dataset]]:
-    for key in group:
-        name = f"{prefix}{key}"
-        if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-            _warn(f"{path}: {name!r} is a link, which csrecon does not follow.")
-            continue
-        item = group[key]
-        if isinstance(item, h5py.Group):
-            if depth < _DEPTH and not key.startswith("#"):
-                yield from _datasets(item, path, f"{name}/", depth + 1)
-        elif isinstance(item, h5py.Dataset) and _is_numeric(item.dtype) and item.shape:
-            if item.is_virtual or item.external:
-                _warn(f"{path}: {name!r} is stored in another file, which is not read.")
+def _elsewhere(dataset: h5py.Dataset) -> bool:
+    return bool(dataset.is_virtual or dataset.external)
+
+
+def _named(file: h5py.File, name: str) -> h5py.Dataset | None:
+    """The numeric dataset of this path; None if there is none, or only by a link."""
+    item: Any = file
+    for key in name.split("/"):
+        hard = isinstance(item, h5py.Group) and key not in ("", ".") and key in item
+        if not hard or not isinstance(item.get(key, getlink=True), h5py.HardLink):
+            return None
+        item = item[key]
+    return item if _is_numeric(item) and not _elsewhere(item) else None
+
+
+class _Listing:
+    """The numeric datasets of a file; a group is visited once, however it is linked."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.found: dict[str, h5py.Dataset] = {}
+        self._visited: set[int] = set()
+        self._names = self._characters = 0
+
+    def visit(self, group: h5py.Group, prefix: str = "", depth: int = 0) -> None:
+        address = h5py.h5o.get_info(group.id).addr
+        if address in self._visited:
+            return
+        self._visited.add(address)
+        self._count(len(group), 0)
+        for key in group:
+            name = f"{prefix}{key}"
+            self._count(0, len(name))
+            if isinstance(key, bytes):
+                _warn(f"{self.path}: {name!r} is no text, so it is not read.")
                 continue
-            files.check_expansion(item.nbytes, path.stat().st_size, f"{path}[{name}]")
-            yield name, item
+            if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+                _warn(f"{self.path}: {name!r} is a link, which csrecon does not follow.")
+                continue
+            item = group[key]
+            if isinstance(item, h5py.Group):
+                if depth < _DEPTH and not key.startswith("#"):
+                    self.visit(item, f"{name}/", depth + 1)
+            elif _is_numeric(item):
+                if _elsewhere(item):
+                    _warn(f"{self.path}: {name!r} is stored in another file, which is not read.")
+                else:
+                    self.found[name] = item
+
+    def _count(self, names: int, characters: int) -> None:
+        self._names, self._characters = self._names + names, self._characters + characters
+        if self._names > _MOST_NAMES or self._characters > _LONGEST_NAMES:
+            raise InputError(
+                f"{self.path}: more than {_MOST_NAMES} names, or very long ones; say which array "
+                "to read by its name, or save it in a file of its own."
+            )
+
+
+def _check_stored(chosen: dict[str, h5py.Dataset], path: Path) -> None:
+    """Raise InputError if these datasets, or chunks that they consist of, are too large."""
+    stored, expanded = path.stat().st_size, 0
+    for name, item in chosen.items():
+        chunk = item.dtype.itemsize * int(np.prod(item.chunks or (0,), dtype=object))
+        expanded += item.nbytes
+        files.check_expansion(max(expanded, chunk), stored, f"{path}[{name}]")
 
 
 def _warn(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{' '.join(text.split())}\n")
 
 
-def main(source: str, target: str) -> int:
-    """Read `source` and write its arrays and their names to `target`."""
+def _bound(path: Path, seconds: int) -> None:
+    """Bound the memory and the processor time of this process, where the system can."""
     try:
-        found = read(Path(source))
-    except InputError as error:
-        _warn(" ".join(str(error).split()))
-        return error.exit_code
-    arrays = {f"a{index}": value for index, value in enumerate(found.values())}
-    files.write_npz(Path(target), {"names": np.array([*found], dtype=np.str_), **arrays})
+        import resource  # noqa: PLC0415 - not on every system
+    except ImportError:
+        return
+    limits = {resource.RLIMIT_CPU: seconds}
+    with contextlib.suppress(OSError):  # only Linux tells, and only Linux keeps, this limit
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        allowed = _COPIES * files.largest_expansion(path.stat().st_size)
+        limits[resource.RLIMIT_AS] = pages * resource.getpagesize() + _ALWAYS_FREE + allowed
+    for kind, limit in limits.items():
+        hard = resource.getrlimit(kind)[1]
+        soft = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(kind, (soft, hard))
+
+
+def main(source: str, seconds: str, only: str | None = None) -> int:
+    """Read `source` and write its arrays and their names to stdout."""
+    path = Path(source)
+    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as target:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints
+        try:
+            _bound(path, int(seconds))
+            found = read(path, only)
+            arrays = {f"a{index}": value for index, value in enumerate(found.values())}
+            np.savez(target, names=np.array([*found], np.str_), allow_pickle=False, **arrays)
+            target.flush()
+        except CsreconError as error:
+            _warn(str(error))
+            return error.exit_code
+        except OSError as error:
+            refusal = files.explained(error, Path(tempfile.gettempdir()) / path.name)
+            _warn(str(refusal))
+            sys.stderr.flush()
+            os._exit(refusal.exit_code)  # without another attempt to write
     return 0
 
 

@@ -8,8 +8,6 @@ the papers do; Cb and Cr are the JPEG ones, centred on 1/2. Bit depths exist onl
 import io
 import json
 import logging
-import struct
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,28 +16,18 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from csrecon.errors import InputError, ResourceError, UsageError
+from csrecon.io import decoding
 from csrecon.io.files import read_npy, require_file, write_npy
 
 Color = Literal["gray", "ycbcr", "rgb", "complex"]
 BitDepth = Literal[8, 16]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
-# What Pillow's and OpenCV's decoders raise on damaged files.
-_DAMAGED = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    EOFError,
-    struct.error,
-)
 _DEEP_SUFFIXES = (".png", ".tif", ".tiff")  # formats that can hold 16 bits
 
 _TO_YCBCR = np.array(
@@ -52,21 +40,6 @@ _TO_YCBCR = np.array(
 _FROM_YCBCR = np.linalg.inv(_TO_YCBCR)
 _CENTRE = np.array([0.0, 0.5, 0.5])
 
-# EXIF orientation -> the transform that makes the stored array (H, W, ...) upright.
-_ORIENTATIONS = {
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: a.swapaxes(0, 1)[:, ::-1],
-    7: lambda a: a.swapaxes(0, 1)[::-1, ::-1],
-    8: lambda a: a.swapaxes(0, 1)[::-1],
-}
-_EXIF_ORIENTATION = 0x0112
-
-_DEEP_GRAY = ("I;16", "I;16B", "I;16L", "I;16N", "I")
-_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_PLANES = 258, 262, 284
-_TIFF_WHITE_IS_ZERO, _TIFF_SEPARATE = 0, 2
 _LONGEST_SIDE = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}
 _BAND = 2**20  # pixels per band, computed in float64; whole images keep their own type
 
@@ -118,7 +91,7 @@ def _luma(pixels: NDArray[Any]) -> NDArray[Any]:
 
 def _picture(pixels: NDArray[Any], white: int, color: Color) -> Picture:
     """Pixels (H, W) or (H, W, 3) with the value of white -> planes."""
-    kept = PixelFormat(color, 16 if white == 65535 else 8)
+    kept = PixelFormat(color, 16 if white > 255 else 8)
     stack = np.empty((kept.planes, *pixels.shape[:2]), np.float32)
     for rows in _bands(*pixels.shape[:2]):
         band = pixels[rows]
@@ -139,70 +112,12 @@ def check_color(color: str) -> Color:
     return cast(Color, color)
 
 
-def _decode(path: Path, image: Image.Image, rawmode: str) -> tuple[NDArray[Any], int]:
-    """Pixels (H, W) or (H, W, 3) as integers or floats, and the value of white."""
-    tags = getattr(image, "tag_v2", {})
-    deep = ";16" in rawmode or max(tags.get(_TIFF_BITS, (8,))) > 8
-    if image.mode in _DEEP_GRAY:
-        if "32" in rawmode:
-            raise InputError(f"{path}: 32-bit integers; save it with 8 or 16 bits.")
-        gray = np.asarray(image).astype(np.uint16)
-        if tags.get(_TIFF_PHOTOMETRIC) == _TIFF_WHITE_IS_ZERO:
-            gray = 65535 - gray
-        if "transparency" in image.info:
-            gray[gray == image.info["transparency"]] = 65535
-        return gray, 65535
-    if deep and image.mode != "F":
-        if tags.get(_TIFF_PLANES) == _TIFF_SEPARATE or "transparency" in image.info:
-            raise InputError(
-                f"{path}: 16-bit colour in separate planes or with a transparent colour cannot "
-                "be decoded; save it as plain 16-bit PNG."
-            )
-        return _decode_deep_color(path), 65535
-    if image.mode == "F":
-        pixels = np.asarray(image)
-        if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
-            raise InputError(f"{path}: a floating-point image must lie in [0, 1] and be finite.")
-        return pixels, 1
-    if image.mode in ("1", "L") and not image.has_transparency_data:
-        return np.asarray(image.convert("L")), 255
-    if image.has_transparency_data:
-        log.info("%s: transparency is flattened onto white.", path)
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    return np.asarray(image.convert("RGB")), 255
-
-
-def _decode_deep_color(path: Path) -> NDArray[Any]:
-    import cv2  # noqa: PLC0415 - takes 100 ms, and only 16-bit colour needs it
-
-    encoded = np.frombuffer(path.read_bytes(), np.uint8)
-    silent = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        pixels = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
-    finally:
-        cv2.utils.logging.setLogLevel(silent)
-    if pixels is None or pixels.dtype != np.uint16:
-        raise InputError(
-            f"{path}: truncated, or a 16-bit format that cannot be decoded; save it as PNG."
-        )
-    channels = pixels.shape[2] if pixels.ndim == 3 else 1
-    if channels in (2, 4):
-        log.info("%s: transparency is flattened onto white.", path)
-        alpha = pixels[..., -1:] / 65535
-        flat = np.round(pixels[..., :-1] * alpha + 65535 * (1 - alpha))
-        pixels = flat.astype(np.uint16)
-    if channels >= 3:
-        return pixels[..., ::-1]  # OpenCV keeps blue first
-    return pixels[..., 0] if pixels.ndim == 3 else pixels
-
-
 def read(path: Path, color: Color = "gray") -> Picture:
     """Read an image file: 8 or 16 bits, palette, alpha, CMYK, EXIF rotation applied; or .npy.
 
     Args:
-        path: PNG, JPEG, TIFF, BMP, WebP or any other format that Pillow opens; the first frame
-            of an animation. Transparency is flattened onto white.
+        path: PNG, JPEG, TIFF, BMP, WebP, GIF or PGM/PPM; the first frame of an animation.
+            Transparency is flattened onto white.
         color: `gray` keeps the luma rounded to the file's bit depth (the papers' protocol),
             `ycbcr` and `rgb` keep three planes.
 
@@ -215,29 +130,7 @@ def read(path: Path, color: Color = "gray") -> Picture:
             return from_array(read_npy(path), color)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with path.open("rb") as stream, Image.open(stream) as image:
-                frames = getattr(image, "n_frames", 1)
-                if frames > 1:
-                    log.info("%s: %d frames; the first is used.", path, frames)
-                rawmode = str(image.tile[0].args) if image.tile else ""  # gone after decoding
-                # The decoders apply a TIFF's orientation themselves.
-                turned = image.format != "TIFF"
-                orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if turned else 1
-                pixels, white = _decode(path, image, rawmode)
-    except UnidentifiedImageError as error:
-        raise InputError(
-            f"{path}: not an image that can be read; expected PNG, JPEG, TIFF, BMP or WebP."
-        ) from error
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{path}: refused as a decompression bomb ({error}).") from error
-    except _DAMAGED as error:
-        raise InputError(f"{path}: truncated or damaged image ({error}).") from error
-    if orientation in _ORIENTATIONS:
-        pixels = _ORIENTATIONS[orientation](pixels)
-    return _picture(pixels, white, color)
+    return _picture(*decoding.decode(path), color)
 
 
 def as_numpy(array: NDArray[Any] | Tensor) -> NDArray[Any]:

@@ -313,6 +313,7 @@ def _from_sidecar(
 
 def _read_sidecar(path: Path, bare: bool) -> str | None:
     """The text of a sidecar; None for the .json of another program beside bare values."""
+    files.require_regular(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

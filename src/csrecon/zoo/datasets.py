@@ -151,8 +151,9 @@ def verify(name: str, folder: Path) -> list[str]:
     wanted = remotes(name)
     if not wanted:
         raise ModelError(f"{name}: the digests of its files are not known.")
-    here = {path.stem: path for path in list_images(folder)}
-    faults = []
+    found = list_images(folder)
+    here = {path.stem: path for path in sorted(found, key=lambda path: path.name in wanted)}
+    faults = [f"{path.name}: not a file of this set" for path in found if path != here[path.stem]]
     for file, remote in wanted.items():
         path = here.pop(Path(file).stem, None)
         if path is None:
