@@ -19,6 +19,7 @@ from csrecon.cli.command import (
     log,
     progress,
     say,
+    say_as_is,
     say_table,
 )
 from csrecon.errors import UsageError
@@ -194,7 +195,7 @@ def bench(
     if rank:
         return
     if as_json:
-        say(texts[".json"]().rstrip())
+        say_as_is(texts[".json"]())
     else:
         if table:
             say(table.title)

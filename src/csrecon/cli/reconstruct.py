@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from csrecon.evaluation.references import Originals
     from csrecon.reconstructors.base import Reconstructor, Step
     from csrecon.runtime.execution import Setup
     from csrecon.sensing.measurement import Measurement
@@ -82,6 +83,7 @@ def reconstruct(
         csrecon reconstruct measurements/ -o images/
         torchrun --nproc-per-node 8 -m csrecon reconstruct measurements/ -o images/
     """
+    from csrecon.evaluation import references
     from csrecon.io import images
     from csrecon.runtime import execution
     from csrecon.runtime.together import Together
@@ -102,7 +104,7 @@ def reconstruct(
     inputs = [*sources, *laboratory.inputs(), *([ref] if ref else [])]
     for task in tasks:
         images.check_suffix(task.target)
-        _keep_inputs(task.target, inputs)
+    _keep_inputs([task.target for task in tasks], inputs)
 
     with torchrun.processes(device) as (chosen, rank, world):
         work = _Work(
@@ -111,8 +113,7 @@ def reconstruct(
             execution.choose(chosen, precision, tile),
             laboratory,
             laboratory.sampling(),
-            ref,
-            many,
+            references.Originals(ref, many) if ref else None,
             rotate,
             overwrite,
         )
@@ -154,7 +155,7 @@ class _Work:
     Attributes:
         model, counts, setup: the network, its IPL, and how it runs.
         laboratory, matrix: the options of lab measurements, and their Φ.
-        ref, many: path of the originals; whether there are several measurements.
+        originals: where the originals are.
         rotate, overwrite: as the command's options.
         networks: the loaded networks, by ratio.
     """
@@ -164,8 +165,7 @@ class _Work:
     setup: "Setup"
     laboratory: lab.LabOptions
     matrix: "Phi | None"
-    ref: Path | None
-    many: bool
+    originals: "Originals | None"
     rotate: int
     overwrite: bool
     networks: "dict[float | None, Reconstructor]" = field(default_factory=dict)
@@ -194,9 +194,9 @@ class _Work:
         files.refuse_existing(task.target, overwrite=self.overwrite)
         loaded = lab.load(task.source, self.laboratory, self.matrix)
         original = None
-        if self.ref is not None:
-            reference = references.find(self.ref, task.source.stem, self.many)
-            _keep_inputs(task.target, [reference])
+        if self.originals is not None:
+            reference = self.originals.of(task.source.stem)
+            _keep_inputs([task.target], [reference])
             height, width = loaded.measurement.operator.image_shape
             shape = (width, height) if self.rotate % 180 else (height, width)
             original = references.read(reference, loaded.measurement.format.color, shape)
@@ -288,21 +288,22 @@ def _turned(pixels: "NDArray[Any]", degrees: int) -> "NDArray[Any]":
     return np.ascontiguousarray(np.rot90(pixels, -degrees // 90))
 
 
-def _keep_inputs(target: Path, inputs: list[Path]) -> None:
-    """Refuse a target that is an input, or the sidecar of one, even with --overwrite."""
+def _keep_inputs(targets: Sequence[Path], inputs: Sequence[Path]) -> None:
+    """Refuse targets that are an input, or the sidecar of one, even with --overwrite."""
     from csrecon.sensing.native import sidecar_path
 
     protected = {p.resolve() for path in inputs for p in (path, sidecar_path(path))}
-    if target.resolve() in protected:
-        raise UsageError(f"{target}: is an input of this command; give another output with -o.")
+    for target in targets:
+        if target.resolve() in protected:
+            raise UsageError(f"{target}: is an input of this command; give another output with -o.")
 
 
 def _measurements_in(folder: Path) -> list[Path]:
-    from csrecon.io import pairs
+    from csrecon.io import folders, pairs
     from csrecon.sensing.native import SUFFIXES
 
     pairs.finish_all(folder, ".json")
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    found = folders.listed(folder, SUFFIXES)
     if not found:
         raise InputError(f"{folder}: no measurement in it (looked for {', '.join(SUFFIXES)}).")
     return found
