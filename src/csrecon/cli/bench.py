@@ -1,5 +1,6 @@
 """`csrecon bench`: quality, seconds and memory of models on a set of images."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,7 +165,9 @@ def bench(
     ratios = parse.ratios(ratio or _RATIOS)
     source = table.dataset if table else str(dataset)
     paths = datasets.images(source, data_dir)[:limit]
-    label = source if source in datasets.DATASETS else f"folder {Path(source).resolve().name}"
+    label = (
+        source if source in datasets.DATASETS else f"folder {Path(os.path.realpath(source)).name}"
+    )
     if limit:
         label += f" (first {len(paths)})"
     with torchrun.processes(device) as (chosen, rank, world):

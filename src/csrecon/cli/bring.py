@@ -1,5 +1,6 @@
 """`csrecon import`: convert a lab measurement to csrecon's own format."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +40,7 @@ def bring(
     from csrecon.sensing import native
 
     target = output or values.with_suffix(".npz")
-    if target.resolve() == values.resolve():
+    if os.path.realpath(target) == os.path.realpath(values):
         raise UsageError(f"{target}: is the input; give another output with -o.")
     loaded = lab.load(values, laboratory, laboratory.sampling())
     measured = loaded.measurement

@@ -1,5 +1,6 @@
 """`csrecon reconstruct`: measurement files -> images."""
 
+import os
 import time
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -292,9 +293,10 @@ def _keep_inputs(targets: Sequence[Path], inputs: Sequence[Path]) -> None:
     """Refuse targets that are an input, or the sidecar of one, even with --overwrite."""
     from csrecon.sensing.native import sidecar_path
 
-    protected = {p.resolve() for path in inputs for p in (path, sidecar_path(path))}
+    named = (p for path in inputs for p in (path, sidecar_path(path)))
+    protected = {os.path.realpath(path) for path in named}
     for target in targets:
-        if target.resolve() in protected:
+        if os.path.realpath(target) in protected:
             raise UsageError(f"{target}: is an input of this command; give another output with -o.")
 
 

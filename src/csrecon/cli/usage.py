@@ -1,6 +1,5 @@
 """Errors of options and arguments that Typer finds: one line, like every other error."""
 
-import functools
 from typing import Any
 
 import typer
@@ -42,12 +41,12 @@ class Group(TyperGroup):
 
     def main(self, *args: Any, **options: Any) -> Any:
         """Run a command; exit unless the option `standalone_mode` is false."""
-        alone = options.pop("standalone_mode", True)
-        main = functools.partial(super().main, *args, **options, standalone_mode=False)
+        alone = options.get("standalone_mode", True)
+        options["standalone_mode"] = False
         if not alone:
-            return main()
+            return super().main(*args, **options)
         try:
-            code = main()
+            code = super().main(*args, **options)
         except _Refusal as error:
             message = error.format_message().strip()
             if message:  # without any arguments the help is shown instead
