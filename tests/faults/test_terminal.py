@@ -179,23 +179,26 @@ def test_f131(y, words):
     refused(2, *words, message="it is empty")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_f132():
-    """A reader of the results that goes away, or a closed stdout
-    all work is done, and nothing is printed into another file"""
+    """A reader of the results that goes away, a closed stdout or a full one
+    all files are written, and nothing is printed into them; exit 5 if it is full"""
     many("a", "b")
     words = ["sample", "photos", "--ratio", "0.5", "-o"]
     command = f"'{sys.executable}' -m csrecon"
     bench = "bench --dataset photos --model tv:iterations=2 --ratio 0.5 --device cpu -o {}"
     ended = subprocess.run(
         f"{{ {command} {bench.format('r1')}; echo $? > code; }} | true; "
-        f"{command} {' '.join(words)} closed -v >&- 2>&-; echo $? > code2",
+        f"{command} {' '.join(words)} closed -v >&- 2>&-; echo $? > code2;"
+        f"{command} {bench.format('r2')} > /dev/full; echo $? > code3",
         shell=True,
         check=False,
         timeout=120,
     )
     assert ended.returncode == 0
     assert Path("code").read_text() == Path("code2").read_text() == "0\n"
-    assert len(names("r1")) == 4
+    assert Path("code3").read_text() == "5\n"
+    assert names("r1") == names("r2") == {f"bench.{s}" for s in ("csv", "json", "md", "tex")}
     for stem in ("a", "b"):
         native.load(Path(f"closed/{stem}.npy"))
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 
 _RATIOS = "0.1,0.2,0.3,0.4,0.5"
+_MOST_SEEDS, _MOST_JOBS = 10**6, 1024
 
 
 def bench(
@@ -70,7 +71,9 @@ def bench(
     seeds: Annotated[
         int,
         typer.Option(
-            help="Number of seeds of Φ, from --seed on: mean ± standard deviation.", min=1
+            help="Number of seeds of Φ, from --seed on: mean ± standard deviation.",
+            min=1,
+            max=_MOST_SEEDS,
         ),
     ] = 1,
     kind: Annotated[
@@ -107,7 +110,10 @@ def bench(
     precision: Precision = "auto",
     tile: Tile = "auto",
     jobs: Annotated[
-        int, typer.Option(help="Processes that share the work; implies --resume.", min=1)
+        int,
+        typer.Option(
+            help="Processes that share the work; implies --resume.", min=1, max=_MOST_JOBS
+        ),
     ] = 1,
     resume: Annotated[
         bool,
@@ -165,9 +171,7 @@ def bench(
     ratios = parse.ratios(ratio or _RATIOS)
     source = table.dataset if table else str(dataset)
     paths = datasets.images(source, data_dir)[:limit]
-    label = (
-        source if source in datasets.DATASETS else f"folder {Path(os.path.realpath(source)).name}"
-    )
+    label = source if source in datasets.DATASETS else _folder(source)
     if limit:
         label += f" (first {len(paths)})"
     with torchrun.processes(device) as (chosen, rank, world):
@@ -197,17 +201,23 @@ def bench(
             texts = report.texts(cells, rows, conditions)
     if rank:
         return
-    if as_json:
-        say_as_is(texts[".json"]())
-    else:
-        if table:
-            say(table.title)
-        say_table(content.header, content.lines, content.left)
-        say(str(conditions))
-    report.write(targets, texts, overwrite)
-    drawn = _drawn(table, results, folder, overwrite) if table else []
+    try:
+        report.write(targets, texts, overwrite)
+        drawn = _drawn(table, results, folder, overwrite) if table else []
+    finally:  # a full disk loses one of the two at most
+        if as_json:
+            say_as_is(texts[".json"]())
+        else:
+            if table:
+                say(table.title)
+            say_table(content.header, content.lines, content.left)
+            say(str(conditions))
     for target in [*targets, *drawn]:
         log.info("report: %s", target)
+
+
+def _folder(source: str) -> str:
+    return f"folder {Path(os.path.realpath(source)).name}"
 
 
 def _drawn(

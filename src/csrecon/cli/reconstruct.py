@@ -293,7 +293,7 @@ def _keep_inputs(targets: Sequence[Path], inputs: Sequence[Path]) -> None:
     """Refuse targets that are an input, or the sidecar of one, even with --overwrite."""
     from csrecon.sensing.native import sidecar_path
 
-    named = (p for path in inputs for p in (path, sidecar_path(path)))
+    named = (p for path in inputs if path.name for p in (path, sidecar_path(path)))
     protected = {os.path.realpath(path) for path in named}
     for target in targets:
         if os.path.realpath(target) in protected:

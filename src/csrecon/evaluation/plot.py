@@ -20,6 +20,7 @@ from csrecon.io.text import printable
 
 SUFFIXES = (".png", ".pdf", ".svg")
 _SLENDEREST = 8.0  # of panels; a more slender image is drawn between margins
+_MOST_PANELS = 400  # their layout takes seconds per hundred
 _LONGEST = 600.0  # inches at 100 dpi; what draws them ends at 2^16 pixels
 
 
@@ -89,7 +90,7 @@ def _row(shape: tuple[int, ...]) -> float:
 
 def check_count(panels: int, shape: tuple[int, ...], columns: int) -> None:
     """Raise UsageError if one figure has no room for so many images of this shape (H, W)."""
-    most = columns * int(_LONGEST / _row(shape))
+    most = min(_MOST_PANELS, columns * int(_LONGEST / _row(shape)))
     if panels > most:
         raise UsageError(
             f"{panels} images of {shape[0]}×{shape[1]} pixels are too many for one figure, which "
