@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from csrecon.evaluation.cache import ResultCache
     from csrecon.evaluation.presets import Preset, Result
     from csrecon.evaluation.rows import Row
+    from csrecon.evaluation.table import Table
 
 
 _RATIOS = "0.1,0.2,0.3,0.4,0.5"
@@ -208,12 +209,16 @@ def bench(
         if as_json:
             say_as_is(texts[".json"]())
         else:
-            if table:
-                say(table.title)
-            say_table(content.header, content.lines, content.left)
-            say(str(conditions))
+            _say(table.title if table else None, content, str(conditions))
     for target in [*targets, *drawn]:
         log.info("report: %s", target)
+
+
+def _say(title: str | None, content: "Table", conditions: str) -> None:
+    if title:
+        say(title)
+    say_table(content.header, content.lines, content.left)
+    say(conditions)
 
 
 def _folder(source: str) -> str:
