@@ -77,18 +77,18 @@ def run() -> None:
     """
     streams.open_missing()
     keep_freed_memory()
+    code: str | int | None = 0
     try:
-        app()
-    except SystemExit as end:
         try:
-            if isinstance(end.__context__, BrokenPipeError):  # from Rich, while it prints a help
-                raise BrokenPipeError from end
-            sys.stdout.flush()
-        except BrokenPipeError:
-            streams.discard(sys.stdout)
-            raise SystemExit(0 if end.code == 1 else end.code) from None
-        except OSError as error:
-            streams.discard(sys.stdout)
-            terminal.fail(f"operating system error: {error}.")
-            raise SystemExit(end.code or ResourceError.exit_code) from None
-        raise
+            app()
+        except SystemExit as end:
+            reader_gone = isinstance(end.__context__, BrokenPipeError)  # while Rich prints a help
+            code = 0 if reader_gone else end.code
+        sys.stdout.flush()
+    except BrokenPipeError:
+        streams.discard(sys.stdout)
+    except OSError as error:
+        streams.discard(sys.stdout)
+        terminal.fail(f"operating system error: {error}.")
+        code = code or ResourceError.exit_code
+    raise SystemExit(code)
