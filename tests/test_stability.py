@@ -1,8 +1,8 @@
 """No bundled network turns rounding into gray levels.
 
-The contract: a relative change of y of 1e-6 changes no pixel by more than 1e-4, in float32, tiled or
-not, at every ratio and at the largest IPL. A threshold below zero breaks it: soft thresholding then
-jumps at 0.
+The contract: a relative change of y of 1e-6 changes no pixel by more than 1e-4, in float32, tiled
+or not, at low and high ratios and at the largest IPL. A threshold below zero breaks it: soft
+thresholding then jumps at 0.
 """
 
 from dataclasses import replace

@@ -1,6 +1,5 @@
 """The command `csrecon`: its commands in the order a newcomer needs them."""
 
-import io
 import sys
 from typing import Annotated
 
@@ -19,9 +18,12 @@ from csrecon.cli import (
     quickstart,
     reconstruct,
     sample,
+    streams,
+    terminal,
     train,
 )
 from csrecon.cli.command import Application
+from csrecon.errors import ResourceError
 from csrecon.runtime.allocator import keep_freed_memory
 
 app = Application(
@@ -67,13 +69,26 @@ def _root(
     pass
 
 
-def main() -> None:
-    """Run the command line; exit with one of the codes of csrecon.errors, or 130 and 143."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # for Φ on an ASCII terminal
+def run() -> None:
+    """Run the command line; what cannot be printed at the end is an error like any other.
+
+    Raises:
+        SystemExit: always, with one of the codes of csrecon.errors.
+    """
+    streams.open_missing()
     keep_freed_memory()
+    code: str | int | None = 0
     try:
-        app()
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        try:
+            app()
+        except SystemExit as end:
+            reader_gone = isinstance(end.__context__, BrokenPipeError)  # while Rich prints a help
+            code = 0 if reader_gone else end.code
+        sys.stdout.flush()
+    except BrokenPipeError:
+        streams.discard(sys.stdout)
+    except OSError as error:
+        streams.discard(sys.stdout)
+        terminal.fail(f"operating system error: {error}.")
+        code = code or ResourceError.exit_code
+    raise SystemExit(code)

@@ -1,5 +1,6 @@
 """Batches: files, folders and globs in, one output each; a failure does not stop the others."""
 
+import functools
 import glob
 import os
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from csrecon.cli import torchrun
 from csrecon.cli.command import fail, progress
 from csrecon.errors import BatchError, CsreconError, InputError, UsageError, enough_memory
 from csrecon.io.files import reading, refuse_existing
+from csrecon.io.folders import shown
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,21 @@ def expand(
                 found += in_folder(path)
                 many = True
             elif not path.exists() and any(character in text for character in "*?["):
-                matches = sorted(Path(match) for match in glob.glob(text))  # noqa: PTH207
-                matches = [match for match in matches if match.is_file()]
+                matches = shown(Path(match) for match in glob.glob(text))  # noqa: PTH207
                 if not matches:
                     raise InputError(f"{text}: no file matches.")
                 found += matches
                 many = True
             else:
                 found.append(path)
-    return list({path.resolve(): path for path in reversed(found)}.values())[::-1], many
+    place = _places()
+    return list({place(path): path for path in reversed(found)}.values())[::-1], many
+
+
+def _places() -> Callable[[Path], tuple[str, str]]:
+    """The function path -> true folder and name: equal for one name, not for two links."""
+    folder = functools.cache(os.path.realpath)
+    return lambda path: (str(folder(path.parent)), path.name)
 
 
 def plan(
@@ -82,17 +90,18 @@ def plan(
         else:
             target = Path(output)
         tasks.append(Task(source, target))
-    made: dict[Path, Path] = {}
+    made: dict[tuple[str, str], Path] = {}
+    place = _places()
     for task in tasks:
         for path in outputs(task.target):
-            if path in made:
+            other = made.setdefault(place(path), task.source)
+            if other != task.source:
                 raise UsageError(
-                    f"{made[path]} and {task.source} would both write {path}; rename one, or "
+                    f"{other} and {task.source} would both write {path}; rename one, or "
                     "give them different output folders."
                 )
-            made[path] = task.source
     if not many:
-        refuse_existing(*made, overwrite=overwrite)
+        refuse_existing(*outputs(tasks[0].target), overwrite=overwrite)
     return tasks
 
 

@@ -1,5 +1,6 @@
 """`csrecon bench`: quality, seconds and memory of models on a set of images."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from csrecon.cli.command import (
     log,
     progress,
     say,
+    say_as_is,
     say_table,
 )
 from csrecon.errors import UsageError
@@ -28,9 +30,11 @@ if TYPE_CHECKING:
     from csrecon.evaluation.cache import ResultCache
     from csrecon.evaluation.presets import Preset, Result
     from csrecon.evaluation.rows import Row
+    from csrecon.evaluation.table import Table
 
 
 _RATIOS = "0.1,0.2,0.3,0.4,0.5"
+_MOST_SEEDS, _MOST_JOBS = 10**6, 1024
 
 
 def bench(
@@ -68,7 +72,9 @@ def bench(
     seeds: Annotated[
         int,
         typer.Option(
-            help="Number of seeds of Φ, from --seed on: mean ± standard deviation.", min=1
+            help="Number of seeds of Φ, from --seed on: mean ± standard deviation.",
+            min=1,
+            max=_MOST_SEEDS,
         ),
     ] = 1,
     kind: Annotated[
@@ -105,7 +111,10 @@ def bench(
     precision: Precision = "auto",
     tile: Tile = "auto",
     jobs: Annotated[
-        int, typer.Option(help="Processes that share the work; implies --resume.", min=1)
+        int,
+        typer.Option(
+            help="Processes that share the work; implies --resume.", min=1, max=_MOST_JOBS
+        ),
     ] = 1,
     resume: Annotated[
         bool,
@@ -164,7 +173,7 @@ def bench(
     source = table.dataset if table else str(dataset)
     paths = datasets.images(source, data_dir)[:limit]
     _keep_inputs([*paths, *map(Path, names)], targets, folder)
-    label = source if source in datasets.DATASETS else f"folder {Path(source).resolve().name}"
+    label = source if source in datasets.DATASETS else _folder(source)
     if limit:
         label += f" (first {len(paths)})"
     with torchrun.processes(device) as (chosen, rank, world):
@@ -194,17 +203,27 @@ def bench(
             texts = report.texts(cells, rows, conditions)
     if rank:
         return
-    if as_json:
-        say(texts[".json"]().rstrip())
-    else:
-        if table:
-            say(table.title)
-        say_table(content.header, content.lines, content.left)
-        say(str(conditions))
-    report.write(targets, texts, overwrite)
-    drawn = _drawn(table, results, folder, overwrite) if table else []
+    try:
+        report.write(targets, texts, overwrite)
+        drawn = _drawn(table, results, folder, overwrite) if table else []
+    finally:  # a full disk loses one of the two at most
+        if as_json:
+            say_as_is(texts[".json"]())
+        else:
+            _say(table.title if table else None, content, str(conditions))
     for target in [*targets, *drawn]:
         log.info("report: %s", target)
+
+
+def _say(title: str | None, content: "Table", conditions: str) -> None:
+    if title:
+        say(title)
+    say_table(content.header, content.lines, content.left)
+    say(conditions)
+
+
+def _folder(source: str) -> str:
+    return f"folder {Path(os.path.realpath(source)).name}"
 
 
 def _drawn(

@@ -1,39 +1,35 @@
-"""What all commands share: logging, progress, JSON, and errors mapped to exit codes.
-
-Results go to stdout; progress, notes and errors go to stderr. No progress bar is drawn if stderr
-is not a terminal.
-"""
+"""What all commands share: options, logging, signals, and errors mapped to exit codes."""
 
 import dataclasses
 import functools
 import inspect
 import logging
-import os
 import signal
-import sys
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
+from rich.text import Text
+
+from csrecon.cli import signals, usage
+from csrecon.cli.terminal import (
+    fail,
+    log,
+    progress,
+    say,
+    say_as_is,
+    say_json,
+    say_table,
+    show_traceback,
+    stderr,
+    stdout,
 )
-from rich.table import Table
-
 from csrecon.errors import CsreconError, ResourceError, is_out_of_memory, out_of_memory
-from csrecon.io.files import json_text
+from csrecon.io.text import printable
 
-log = logging.getLogger("csrecon")
+__all__ = ["fail", "log", "progress", "say", "say_as_is", "say_json", "say_table"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Precision = Annotated[
@@ -68,17 +64,6 @@ Color = Annotated[
 ]
 
 
-class _Pipe(Console):
-    """A console that raises BrokenPipeError, to be handled with the other errors."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
-
-
-class Terminated(BaseException):
-    """Raised on SIGTERM: unwinds like KeyboardInterrupt, so that temporary files are removed."""
-
-
 class SignalError(Exception):
     """A command ended in order because of a signal, with its number."""
 
@@ -104,55 +89,7 @@ class _Once(logging.Filter):
 class _ToStderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         label = "warning" if record.levelno >= logging.WARNING else "note"
-        stderr().print(f"{label}: {record.getMessage()}", markup=False, highlight=False)
-
-
-@functools.cache
-def stderr() -> Console:
-    """The console for progress, notes and errors."""
-    return Console(stderr=True, soft_wrap=True)
-
-
-@functools.cache
-def stdout() -> Console:
-    """The console for results; tables have their full width if stdout is not a terminal."""
-    console = _Pipe(soft_wrap=True)
-    return console if console.is_terminal else _Pipe(soft_wrap=True, width=1000)
-
-
-def say(text: str) -> None:
-    """Print a line of the result on stdout, without markup."""
-    stdout().print(text, markup=False, highlight=False)
-
-
-def say_json(content: Any) -> None:
-    """Print a result as JSON on stdout."""
-    stdout().file.write(json_text(content))
-
-
-def say_table(header: Sequence[str], lines: Sequence[Sequence[str]], left: int = 1) -> None:
-    """Print a table on stdout; the first `left` columns are left-aligned, the others right."""
-    table = Table()
-    for index, name in enumerate(header):
-        align: Literal["left", "right"] = "left" if index < left else "right"
-        table.add_column(name, justify=align, no_wrap=True)
-    for line in lines:
-        table.add_row(*line)
-    stdout().print(table)
-
-
-def progress() -> Progress:
-    """A progress bar on stderr; disabled if that is not a terminal or notes are off."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=stderr(),
-        transient=True,
-        disable=not (stderr().is_terminal and log.isEnabledFor(logging.INFO)),
-    )
+        stderr().print(Text(printable(f"{label}: {record.getMessage()}")))
 
 
 @contextmanager
@@ -173,31 +110,22 @@ def _session(verbose: bool, quiet: bool, offline: bool) -> Iterator[None]:
     handler.addFilter(_Once())
     log.addHandler(handler)
     log.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO)
-    previous = signal.signal(signal.SIGTERM, _terminate)
     try:
-        yield
+        with signals.unwinding():
+            yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
         log.removeHandler(handler)
         downloads.forbidden.reset(forbidden)
         downloads.watcher.reset(shown)
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
-
-
-def fail(message: str) -> None:
-    """Print an error line on stderr."""
-    stderr().print(f"error: {message}", markup=False, highlight=False, style="bold red")
-
-
 def _exit_code(run: Callable[[], object], debug: bool) -> int:
     try:
         run()
+        stdout().file.flush()
     except CsreconError as error:
         if debug:
-            traceback.print_exc()
+            show_traceback()
         fail(str(error))
         return error.exit_code
     except SignalError as error:
@@ -206,22 +134,19 @@ def _exit_code(run: Callable[[], object], debug: bool) -> int:
     except KeyboardInterrupt:
         fail("interrupted; no partial file is left.")
         return 130
-    except Terminated:
+    except signals.Terminated as end:
         fail("terminated; no partial file is left.")
-        return 143
-    except BrokenPipeError:  # the reader of the output has closed it, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 128 + end.number
     except OSError as error:
         if debug:
-            traceback.print_exc()
+            show_traceback()
         fail(f"operating system error: {error}.")
         return ResourceError.exit_code
     except (typer.Exit, typer.Abort):
         raise
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            show_traceback()
         if is_out_of_memory(error):
             fail(str(out_of_memory(error)))
             return ResourceError.exit_code
@@ -295,10 +220,11 @@ class Application(typer.Typer):
             help=help,
             no_args_is_help=True,
             pretty_exceptions_enable=False,
+            cls=usage.Group,
             rich_markup_mode="markdown",
             context_settings={"help_option_names": ["-h", "--help"]},
         )
 
     def add(self, function: Callable[..., object], name: str | None = None) -> None:
         """Register a command; its docstring is its help."""
-        self.command(name)(_with_common_options(function))
+        self.command(name, cls=usage.Command)(_with_common_options(function))

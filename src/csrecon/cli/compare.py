@@ -84,7 +84,7 @@ def compare(
             bar.update(task, completed=entries.index(entry) + step.index / step.total)
 
         if film:
-            outcomes = comparing.film(picture, measured, entries[0], setup, watch)
+            outcomes = comparing.film(picture, measured, entries[0], setup, watch, _FILM_COLUMNS)
         else:
             outcomes = comparing.compare(picture, measured, entries, setup, watch)
     title = f"{image.name}: {comparing.title(measured)}"

@@ -86,7 +86,8 @@ def info(
         say(f"{'':<13}{label}: " + ", ".join(f"{k} {v}" for k, v in parts.items()))
     for kind, results in (("published", card.published), ("measured", card.measured)):
         for result in results:
-            say(f"\n{kind}: {result.dataset}, IPL {result.ipl}, protocol {result.protocol}")
+            say("")
+            say(f"{kind}: {result.dataset}, IPL {result.ipl}, protocol {result.protocol}")
             say(f"  {result.source}")
             pairs = result.values.items()
             header = ["ratio", *(f"{ratio:g}" for ratio, _ in pairs)]
@@ -131,7 +132,8 @@ def download(
             say(f"{name}: {card.source} Licence: {card.licence}")
         results[name] = [str(path) for path in store.download(name)]
         if not as_json:
-            say("  " + ("\n  ".join(results[name]) or "no weights are released yet"))
+            for line in results[name] or ["no weights are released yet"]:
+                say(f"  {line}")
     if as_json:
         say_json(results)
 

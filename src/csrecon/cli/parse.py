@@ -4,6 +4,8 @@ import re
 
 from csrecon.errors import UsageError
 
+_MOST_IPL = 1000  # no network allows more
+
 
 def shape(text: str | None) -> tuple[int, int] | None:
     """`480x288` -> (480, 288), height first."""
@@ -36,14 +38,14 @@ def ipls(text: str) -> list[int]:
     try:
         ends = re.fullmatch(r"\s*(\d+)\s*\.\.\s*(\d+)\s*", text)
         numbers = (
-            list(range(int(ends[1]), int(ends[2]) + 1))
+            list(range(int(ends[1]), min(int(ends[2]), _MOST_IPL + 1) + 1))
             if ends
             else [int(part) for part in text.split(",")]
         )
     except ValueError:
         numbers = []
-    if not numbers or min(numbers) < 1:
-        raise UsageError(f"--ipls {text!r}: expected positive numbers as 1..6 or 1,2,4,6.")
+    if not numbers or min(numbers) < 1 or max(numbers) > _MOST_IPL:
+        raise UsageError(f"--ipls {text!r}: expected numbers in 1..{_MOST_IPL} as 1..6 or 1,2,4,6.")
     return numbers
 
 
@@ -77,11 +79,11 @@ def blocks(text: str | None) -> list[int | None]:
 
 
 def model_at(text: str) -> tuple[str, int | tuple[int, ...] | None]:
-    """`rcoast@6` -> model and IPL; a name on the hub keeps its `@revision`."""
-    name, at, counts = text.partition("@")
-    if text.startswith("hf:"):
+    """`rcoast@6` -> model and IPL; a path keeps its `@`, a name on the hub its `@revision`."""
+    name, at, counts = text.rpartition("@")
+    if not at or text.startswith("hf:") or text.endswith(".safetensors") or "/" in counts:
         return text, None
-    return name, ipl(counts) if at else None
+    return name, ipl(counts)
 
 
 def lpips(text: str) -> bool:

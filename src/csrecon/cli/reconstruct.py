@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from csrecon.evaluation.references import Originals
     from csrecon.reconstructors.base import Reconstructor, Step
     from csrecon.runtime.execution import Setup
     from csrecon.sensing.measurement import Measurement
@@ -82,6 +83,7 @@ def reconstruct(
         csrecon reconstruct measurements/ -o images/
         torchrun --nproc-per-node 8 -m csrecon reconstruct measurements/ -o images/
     """
+    from csrecon.evaluation import references
     from csrecon.io import files, images
     from csrecon.runtime import execution
     from csrecon.runtime.together import Together
@@ -113,8 +115,7 @@ def reconstruct(
             execution.choose(chosen, precision, tile),
             laboratory,
             laboratory.sampling(),
-            ref,
-            many,
+            references.Originals(ref, many) if ref else None,
             rotate,
             overwrite,
         )
@@ -156,7 +157,7 @@ class _Work:
     Attributes:
         model, counts, setup: the network, its IPL, and how it runs.
         laboratory, matrix: the options of lab measurements, and their Φ.
-        ref, many: path of the originals; whether there are several measurements.
+        originals: where the originals are.
         rotate, overwrite: as the command's options.
         networks: the loaded networks, by ratio.
     """
@@ -166,8 +167,7 @@ class _Work:
     setup: "Setup"
     laboratory: lab.LabOptions
     matrix: "Phi | None"
-    ref: Path | None
-    many: bool
+    originals: "Originals | None"
     rotate: int
     overwrite: bool
     networks: "dict[float | None, Reconstructor]" = field(default_factory=dict)
@@ -196,8 +196,8 @@ class _Work:
         files.refuse_existing(task.target, overwrite=self.overwrite)
         loaded = lab.load(task.source, self.laboratory, self.matrix)
         original = None
-        if self.ref is not None:
-            reference = references.find(self.ref, task.source.stem, self.many)
+        if self.originals is not None:
+            reference = self.originals.of(task.source.stem)
             files.refuse_inputs([task.target], [reference])
             height, width = loaded.measurement.operator.image_shape
             shape = (width, height) if self.rotate % 180 else (height, width)
@@ -291,15 +291,11 @@ def _turned(pixels: "NDArray[Any]", degrees: int) -> "NDArray[Any]":
 
 
 def _measurements_in(folder: Path) -> list[Path]:
-    from csrecon.io import pairs
+    from csrecon.io import folders, pairs
     from csrecon.sensing.native import SUFFIXES
 
     pairs.finish_all(folder, ".json")
-    found = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    found = folders.listed(folder, SUFFIXES)
     if not found:
         raise InputError(f"{folder}: no measurement in it (looked for {', '.join(SUFFIXES)}).")
     return found

@@ -1,7 +1,6 @@
 """`csrecon train`: run a recipe, or continue a run."""
 
 import re
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ import typer
 
 from csrecon.cli import torchrun
 from csrecon.cli.command import DataDir, Device, Json, SignalError, progress, say, say_json
+from csrecon.cli.signals import handled
 from csrecon.errors import UsageError
 
 if TYPE_CHECKING:
@@ -162,14 +162,7 @@ def _seconds(text: str | None) -> float | None:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of raising, so that a step is never cut in two."""
+    """Collect the signals that end a command, so that a step is never cut in two."""
     caught: list[int] = []
-    previous = {
-        number: signal.signal(number, lambda n, _: caught.append(n))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
+    with handled(lambda number, _: caught.append(number)):
         yield caught
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -114,13 +114,20 @@ def film(
     entry: Entry,
     setup: execution.Setup,
     watch: Watch = _silent,
+    columns: int = 5,
 ) -> list[Outcome]:
-    """Every iterate of one model, scored; arguments as in `compare`."""
+    """Every iterate of one model, scored; arguments as in `compare`, and columns of the figure.
+
+    Raises:
+        UsageError: more iterates than a figure has room for.
+        CsreconError: as in `csrecon.reconstruct`.
+    """
     network = execution.at_ipl(zoo.load(entry.model, m.operator.ratio), entry.ipl)
     began = time.perf_counter()
     found = []
     for step in execution.steps(network, m, setup):
         seconds = time.perf_counter() - began
+        plot.check_count(step.total + 1, picture.planes.shape[-2:], columns)
         found.append(_outcome(f"iteration {step.index}", step.image, picture, seconds))
         watch(entry, step)
     return found

@@ -1,12 +1,14 @@
 """Figures: images side by side, and curves, drawn by matplotlib without a display."""
 
 import csv
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
@@ -14,8 +16,12 @@ from numpy.typing import NDArray
 
 from csrecon.errors import UsageError
 from csrecon.io import files
+from csrecon.io.text import printable
 
 SUFFIXES = (".png", ".pdf", ".svg")
+_SLENDEREST = 8.0  # of panels; a more slender image is drawn between margins
+_MOST_PANELS = 400  # their layout takes seconds per hundred
+_LONGEST = 600.0  # inches at 100 dpi; what draws them ends at 2^16 pixels
 
 
 def check_suffix(path: Path) -> None:
@@ -45,19 +51,20 @@ def side_by_side(
         ResourceError: it cannot be written.
     """
     check_suffix(path)
+    shape = panels[0].image.shape[:2]
+    check_count(len(panels), shape, columns)
     rows = -(-len(panels) // columns)
-    height, width = panels[0].image.shape[:2]
     figure = Figure(
-        figsize=(3.2 * columns, 0.55 + rows * (0.35 + 3.2 * height / width)),
+        figsize=(3.2 * columns, 0.55 + rows * _row(shape)),
         dpi=100,
         layout="constrained",
     )
-    figure.suptitle(title)
+    figure.suptitle(printable(title), parse_math=False)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.axis("off")
     for axis, panel in zip(axes, panels, strict=False):
-        axis.set_title(panel.title, fontsize=9)
+        _set_title(axis, panel)
         if panel.error:
             top = float(np.quantile(panel.image, 0.995)) or 1.0
             shown = axis.imshow(panel.image, cmap="inferno", vmin=0, vmax=top)
@@ -68,7 +75,41 @@ def side_by_side(
             clipped = np.clip(panel.image, 0, 1)
             axis.imshow(clipped, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     with files.new_files(path, overwrite=overwrite) as (temporary,):
-        figure.savefig(temporary)
+        _save(figure, temporary)
+
+
+def _slender(shape: tuple[int, ...]) -> float:
+    """Height by width of the panel of an image."""
+    return min(max(shape[0] / shape[1], 1 / _SLENDEREST), _SLENDEREST)
+
+
+def _row(shape: tuple[int, ...]) -> float:
+    """Height of a row of panels, in inches."""
+    return 0.35 + 3.2 * _slender(shape)
+
+
+def check_count(panels: int, shape: tuple[int, ...], columns: int) -> None:
+    """Raise UsageError if one figure has no room for so many images of this shape (H, W)."""
+    most = min(_MOST_PANELS, columns * int(_LONGEST / _row(shape)))
+    if panels > most:
+        raise UsageError(
+            f"{panels} images of {shape[0]}×{shape[1]} pixels are too many for one figure, which "
+            f"has room for {most}: use fewer iterations."
+        )
+
+
+def _set_title(axis: Axes, panel: Panel) -> None:
+    r"""Write the title above a panel, as it is: `$`, `_` and `\` are no mathematics."""
+    lines = [printable(line) for line in panel.title.split("\n")]
+    axis.set_title("\n".join(lines), fontsize=9, parse_math=False)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Write a figure; a character that the font lacks is drawn as a box, without a warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        warnings.filterwarnings("ignore", "constrained_layout not applied")
+        figure.savefig(path)
 
 
 @dataclass(frozen=True)
@@ -82,7 +123,11 @@ class Zoom:
 
 def busiest(image: NDArray[np.float32], side: int) -> Zoom:
     """The square of an image (H, W) with the most detail: the largest sum of |gradient|."""
-    down, right = np.gradient(np.atleast_2d(image).astype(np.float64))
+    pixels = image.astype(np.float64)
+    down, right = (
+        np.gradient(pixels, axis=axis) if count > 1 else np.zeros_like(pixels)
+        for axis, count in enumerate(image.shape)
+    )
     detail = np.pad(np.abs(down) + np.abs(right), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
     side = min(side, *image.shape)
     sums = detail[side:, side:] - detail[:-side, side:] - detail[side:, :-side]
@@ -106,19 +151,20 @@ def comparison(
     check_suffix(path)
     errors = [np.abs(np.clip(panel.image, 0, 1) - original) for panel in panels]
     top = max(float(np.quantile(error, 0.995)) for error in errors) or 1.0
-    height, width = original.shape
-    tall = 3.2 * height / width
+    tall = 3.2 * _slender(original.shape)
+    if 3.2 * len(panels) > _LONGEST:
+        raise UsageError(f"{len(panels)} images side by side: one figure has room for 180.")
     figure = Figure(
         figsize=(3.2 * len(panels), 0.6 + 3.2 + 2 * tall), dpi=100, layout="constrained"
     )
-    figure.suptitle(title)
+    figure.suptitle(printable(title), parse_math=False)
     axes = figure.subplots(3, len(panels), squeeze=False, height_ratios=(tall, 3.2, tall))
     for axis in axes.ravel():
         axis.axis("off")
     rows, columns = (slice(start, start + zoom.side) for start in (zoom.top, zoom.left))
     gray = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
     for (whole, part, wrong), panel, error in zip(axes.T, panels, errors, strict=True):
-        whole.set_title(panel.title, fontsize=9)
+        _set_title(whole, panel)
         whole.imshow(panel.image, **gray)
         corner = (zoom.left - 0.5, zoom.top - 0.5)
         whole.add_patch(Rectangle(corner, zoom.side, zoom.side, fill=False, color="tab:orange"))
@@ -126,7 +172,7 @@ def comparison(
         shown = wrong.imshow(error, cmap="inferno", vmin=0, vmax=top)
     figure.colorbar(shown, ax=axes[2].tolist(), shrink=0.8, label="|error|")
     with files.new_files(path, overwrite=overwrite) as (temporary,):
-        figure.savefig(temporary)
+        _save(figure, temporary)
 
 
 @dataclass(frozen=True)
@@ -170,11 +216,18 @@ def curves(
             color=f"C{families.index(line.family or line.label)}",
             linestyle=line.line,
             marker="*" if line.line == "none" else ".",
-            label=line.label,
         )
     lowest = min(lines, key=lambda line: min(value for _, value in line.points))
     for name, point in zip(lowest.names, lowest.points, strict=False):
-        axis.annotate(name, point, (0, -14), textcoords="offset points", fontsize=7, ha="center")
+        axis.annotate(
+            printable(name),
+            point,
+            (0, -14),
+            textcoords="offset points",
+            fontsize=7,
+            ha="center",
+            parse_math=False,
+        )
     axis.margins(y=0.1)
     if logarithmic:
         axis.set_xscale("log")
@@ -185,12 +238,22 @@ def curves(
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(xlabel=x, ylabel=y)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+    legend = axis.legend(
+        axis.get_lines(),
+        [str(index) for index in range(len(lines))],
+        fontsize=7,
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1),
+        borderaxespad=0,
+    )
+    for text, line in zip(legend.get_texts(), lines, strict=True):
+        text.set_parse_math(False)
+        text.set_text(printable(line.label))  # afterwards: a label that begins with _ is left out
     paths = targets(path)
     with files.new_files(*paths, overwrite=overwrite) as (png, pdf, table):
-        figure.savefig(png)
-        figure.savefig(pdf)
-        with table.open("w", encoding="utf-8", newline="") as stream:
+        _save(figure, png)
+        _save(figure, pdf)
+        with table.open("w", encoding="utf-8", newline="", errors="backslashreplace") as stream:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(["curve", x, y])
             writer.writerows([line.label, *point] for line in lines for point in line.points)

@@ -1,6 +1,8 @@
 """Reference images: which original belongs to a measurement, and the score of a result."""
 
+import functools
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,25 +17,48 @@ from csrecon.io.images import Color
 from csrecon.zoo.datasets import list_images
 
 
-def find(reference: Path, stem: str, many: bool) -> Path:
-    """The original of a measurement: `reference`, or the image of the same name in a folder.
+@dataclass(frozen=True)
+class Originals:
+    """The originals of measurements: an image, or a folder that is listed once.
 
-    Args:
-        reference: an image, or a folder of them.
-        stem: name of the measurement's file, without suffix.
+    Attributes:
+        place: the image or the folder.
         many: whether there are several measurements.
-
-    Raises:
-        InputError: several measurements and one image, or no image of that name.
     """
-    if not reference.is_dir():
-        if many:
-            raise InputError(f"--ref {reference}: several measurements need a folder of originals.")
-        return reference
-    named = [path for path in list_images(reference) if path.stem == stem]
-    if not named:
-        raise InputError(f"--ref {reference}: no image named {stem}.* in it.")
-    return named[0]
+
+    place: Path
+    many: bool
+
+    def of(self, stem: str) -> Path:
+        """The original of a measurement: the image, or the one of its name, without suffix.
+
+        Raises:
+            InputError: several measurements and one image, or no image or several of that name.
+        """
+        label = f"--ref {self.place}"
+        if not self.place.is_dir():
+            if self.many:
+                raise InputError(f"{label}: several measurements need a folder of originals.")
+            return self.place
+        named = self._by_stem.get(stem, [])
+        if not named:
+            raise InputError(f"{label}: no image named {stem}.* in it.")
+        if len(named) > 1:
+            names = " and ".join(path.name for path in named)
+            raise InputError(f"{label}: {names} have one name; which is the original?")
+        return named[0]
+
+    @functools.cached_property
+    def _by_stem(self) -> dict[str, list[Path]]:
+        found: dict[str, list[Path]] = {}
+        for path in list_images(self.place):
+            found.setdefault(path.stem, []).append(path)
+        return found
+
+
+def find(reference: Path, stem: str, many: bool) -> Path:
+    """The original of one measurement, as `Originals.of`."""
+    return Originals(reference, many).of(stem)
 
 
 def read(path: Path, color: Color, shape: tuple[int, int]) -> NDArray[np.float32]:

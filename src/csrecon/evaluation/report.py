@@ -224,7 +224,8 @@ def write(
     if paths:
         with files.new_files(*paths, overwrite=overwrite) as temporaries:
             for temporary in temporaries:
-                temporary.write_text(texts[temporary.suffix.lower()](), encoding="utf-8")
+                text = texts[temporary.suffix.lower()]()
+                temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def texts(

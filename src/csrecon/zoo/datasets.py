@@ -13,6 +13,7 @@ from pathlib import Path
 from csrecon.errors import InputError, ModelError, nearest
 from csrecon.io.downloads import Remote, cache_dir, digest_of, fetch_all
 from csrecon.io.files import reading
+from csrecon.io.folders import listed
 from csrecon.io.images import SUFFIXES
 
 _LISTS = Path(__file__).parent / "sets"
@@ -164,7 +165,7 @@ def verify(name: str, folder: Path) -> list[str]:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The image files of a folder, by name.
+    """The image files of a folder that are not hidden, by name.
 
     Raises:
         InputError: no such folder, or no image in it.
@@ -172,7 +173,7 @@ def list_images(folder: Path) -> list[Path]:
     with reading(folder):
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder.")
-        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    found = listed(folder, SUFFIXES)
     if not found:
         raise InputError(f"{folder}: no image in it (looked for {', '.join(SUFFIXES)}).")
     return found
@@ -214,7 +215,7 @@ def images(name: str, data_dir: Path | None = None) -> list[Path]:
 def at_hand(name: str, data_dir: Path | None = None) -> bool:
     """Whether a set is on this machine, so that nothing needs to be downloaded."""
     places = [*_given(name, data_dir), _cached(name)]
-    return any(p.is_dir() and len(list(p.iterdir())) >= DATASETS[name].count for p in places)
+    return any(p.is_dir() and len(listed(p, SUFFIXES)) >= DATASETS[name].count for p in places)
 
 
 def _given(name: str, data_dir: Path | None) -> list[Path]:
