@@ -23,6 +23,8 @@ from csrecon.reconstructors.solvers import SOLVERS
 _HERE = Path(__file__).parent
 BUNDLED = _HERE / "bundled"
 """Folder of the weights that come with the package."""
+REPOSITORY = r"\w[\w.-]*/\w[\w.-]*"
+"""Pattern of owner/name on the hub; like a model's name, it is part of paths in the cache."""
 _SAME_RATIO = 0.05  # relative; m is rounded, so a ratio may differ slightly from the nominal one
 
 
@@ -52,7 +54,7 @@ class Checkpoint(_Part):
 class Hub(_Part):
     """A file on the Hugging Face hub, at a pinned commit."""
 
-    repository: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    repository: str = Field(pattern=f"^{REPOSITORY}$")
     revision: str = Field(pattern="^[0-9a-f]{40}$")
     file: str = Field("model.safetensors", pattern=r"^[\w][\w.-]*\.safetensors$")
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
