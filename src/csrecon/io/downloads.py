@@ -58,7 +58,7 @@ class Remote(BaseModel):
 
     url: str = Field(pattern=r"^https://[^/\s]+/\S+$")
     digest: str = Field(pattern=r"^(sha256|pixels):[0-9a-f]{64}$|^git:[0-9a-f]{40}$")
-    bytes: int | None = Field(None, ge=1)
+    bytes: int | None = Field(None, ge=1, lt=2**63)
 
     @field_validator("url")
     @classmethod
