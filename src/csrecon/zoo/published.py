@@ -6,6 +6,7 @@ NumPy types that the recorded training losses need, and refuses everything else.
 
 import pickle
 import re
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from csrecon.errors import InputError, ModelError, UsageError
-from csrecon.io.files import require_file
+from csrecon.io.files import check_expansion, require_file
 from csrecon.reconstructors.blueprint import Blueprint, Part
 from csrecon.reconstructors.unfolding import Unfolding
 from csrecon.sensing.operators import Phi
@@ -41,6 +42,9 @@ _FILE_FAULTS = (
     TypeError,
     AttributeError,
     OSError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    InputError,
 )
 _PAPER_MAX_IPL = 12
 
@@ -77,6 +81,10 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     try:
         # From a stream: given a path, torch.load may choose another reader by its suffix.
         with path.open("rb") as stream, torch.serialization.safe_globals(_ALLOWED_TYPES):
+            if zipfile.is_zipfile(stream):
+                for member in zipfile.ZipFile(stream).infolist():
+                    check_expansion(member.file_size, member.compress_size, str(path))
+            stream.seek(0)
             content: Any = torch.load(stream, map_location="cpu", weights_only=True)
     except _FILE_FAULTS as error:
         raise ModelError(f"{path}: not a checkpoint that can be read safely ({error}).") from error
@@ -107,7 +115,7 @@ def _renamed(state: dict[str, Tensor], label: str) -> dict[str, Tensor]:
 
 
 def _blueprint(state: dict[str, Tensor], ipl: int, ratios: tuple[float, float]) -> Blueprint:
-    layers = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
+    layers = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
     ista = any(".analysis." in key for key in state)
     recursive = any(key.startswith("modulation.units") for key in state)
     return Blueprint.model_validate(
