@@ -68,7 +68,9 @@ def bench(
     seeds: Annotated[
         int,
         typer.Option(
-            help="Number of seeds of Φ, from --seed on: mean ± standard deviation.", min=1
+            help="Number of seeds of Φ, from --seed on: mean ± standard deviation.",
+            min=1,
+            max=10**4,
         ),
     ] = 1,
     kind: Annotated[

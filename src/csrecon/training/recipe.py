@@ -22,7 +22,6 @@ from csrecon.training.tasks import TASKS, AnyTask, TaskOptions
 from csrecon.training.tasks.blocks import BlocksOptions
 from csrecon.zoo import cards
 
-
 _MOST_STEPS = 10**9
 _MOST_PIXELS = 2**28  # of a step
 
@@ -248,7 +247,9 @@ def into_parts(given: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(task, Mapping | TaskOptions):
         raise ValueError(f"task = {documents.short(task)}: expected a mapping with its name")
     name = task.get("name", "blocks") if isinstance(task, Mapping) else task.name
-    for field, part in places(name if isinstance(name, str) and name in TASKS else "blocks").items():
+    for field, part in places(
+        name if isinstance(name, str) and name in TASKS else "blocks"
+    ).items():
         if field in fields:
             known = fields.get(part) or {}
             known = known.model_dump() if isinstance(known, BaseModel) else known

@@ -48,24 +48,25 @@ _FILE_FAULTS = (
 )
 _PAPER_MAX_IPL = 12
 
-# Their key -> ours, in the order tried. `\1` is the layer, `\2` the residual unit.
+# Their key -> ours, in the order tried. `\1` is the layer (few digits: it may be
+# anything in a hostile file), `\2` the residual unit.
 _KEYS = (
-    (r"fcs\.(\d+)\.lambda_step", r"blocks.\1.rho"),
-    (r"fcs\.(\d+)\.soft_thr", r"blocks.\1.threshold"),
-    (r"fcs\.(\d+)\.head_conv\.(weight|bias)", r"blocks.\1.head.\2"),
-    (r"fcs\.(\d+)\.tail_conv\.(weight|bias)", r"blocks.\1.tail.\2"),
+    (r"fcs\.(\d{1,3})\.lambda_step", r"blocks.\1.rho"),
+    (r"fcs\.(\d{1,3})\.soft_thr", r"blocks.\1.threshold"),
+    (r"fcs\.(\d{1,3})\.head_conv\.(weight|bias)", r"blocks.\1.head.\2"),
+    (r"fcs\.(\d{1,3})\.tail_conv\.(weight|bias)", r"blocks.\1.tail.\2"),
     (
-        r"fcs\.(\d+)\.ResidualBlocks\.(\d)\.(conv[12])\.(weight|bias)",
+        r"fcs\.(\d{1,3})\.ResidualBlocks\.(\d)\.(conv[12])\.(weight|bias)",
         r"blocks.\1.residual.\2.\3.\4",
     ),
     (r"fcs\.0\.ResidualBlocks\.0\.res_scale\.(0|2)\.(weight|bias)", r"modulation.units.0.\1.\2"),
     (r"fcs\.0\.ResidualBlocks\.0\.res_scale\.(weight|bias)", r"modulation.linear.\1"),
-    (r"fcs\.(\d+)\.conv_D", r"blocks.\1.head.weight"),
-    (r"fcs\.(\d+)\.conv1_forward", r"blocks.\1.analysis.0.weight"),
-    (r"fcs\.(\d+)\.conv2_forward", r"blocks.\1.analysis.1.weight"),
-    (r"fcs\.(\d+)\.conv1_backward", r"blocks.\1.synthesis.0.weight"),
-    (r"fcs\.(\d+)\.conv2_backward", r"blocks.\1.synthesis.1.weight"),
-    (r"fcs\.(\d+)\.conv_G", r"blocks.\1.tail.weight"),
+    (r"fcs\.(\d{1,3})\.conv_D", r"blocks.\1.head.weight"),
+    (r"fcs\.(\d{1,3})\.conv1_forward", r"blocks.\1.analysis.0.weight"),
+    (r"fcs\.(\d{1,3})\.conv2_forward", r"blocks.\1.analysis.1.weight"),
+    (r"fcs\.(\d{1,3})\.conv1_backward", r"blocks.\1.synthesis.0.weight"),
+    (r"fcs\.(\d{1,3})\.conv2_backward", r"blocks.\1.synthesis.1.weight"),
+    (r"fcs\.(\d{1,3})\.conv_G", r"blocks.\1.tail.weight"),
 )
 _REPEATED = re.compile(r"fcs\.\d+\.ResidualBlocks\.\d+\.res_scale\.")
 
@@ -115,7 +116,7 @@ def _renamed(state: dict[str, Tensor], label: str) -> dict[str, Tensor]:
 
 
 def _blueprint(state: dict[str, Tensor], ipl: int, ratios: tuple[float, float]) -> Blueprint:
-    layers = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
+    layers = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
     ista = any(".analysis." in key for key in state)
     recursive = any(key.startswith("modulation.units") for key in state)
     return Blueprint.model_validate(
