@@ -170,12 +170,16 @@ def run(
     }
     for job in jobs:
         for _, domain in described.values():
+            if _ended():
+                return
             job.operator_digest(domain)  # invalid options fail before any work
     warm: set[str] = set()
     index = -1
     for job in jobs:
         waiting: list[tuple[str, Path, images.Picture]] = []
         for path in plan.paths:
+            if _ended():
+                return
             index += 1
             digest, domain = described[path]
             key = row_key(job, digest, domain, plan)
@@ -387,6 +391,10 @@ def _share(
     share: tuple[int, int],
 ) -> None:
     for _ in run(models, ratios, ipls, plan, ResultCache(path), share):
-        stop = _stopped.get()
-        if stop is not None and stop.is_set():
-            return
+        pass
+
+
+def _ended() -> bool:
+    """Whether this is a worker process, and the first one has ended the work."""
+    stop = _stopped.get()
+    return stop is not None and stop.is_set()
