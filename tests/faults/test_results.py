@@ -202,8 +202,19 @@ def test_processes_are_no_more_than_twice_the_cores(caplog):
     assert [bench._processes(asked) for asked in (1, most, 10**6)] == [1, most, most]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM])
-def test_f108(few, number):
+@pytest.mark.parametrize("precision", ["bf16", "auto"])
+def test_f109(few, precision):
+    """FISTA where half precision is the default
+    its transform runs in fp32"""
+    words = ["--ratio", 0.3, "--model", "fista:iterations=5", "--json"]
+    found = [
+        json.loads(run("bench", "--dataset", few, *words, "--precision", each).stdout)
+        for each in (precision, "fp32")
+    ]
+    assert found[0]["rows"][0]["psnr"] == pytest.approx(found[1]["rows"][0]["psnr"], abs=0.01)
+
+
+def test_f108(few):
     """SIGTERM to `bench --jobs`, whose processes have hours of work
     exit 143 after the rows in work; they are kept"""
     command = [sys.executable, "-m", "csrecon", "bench", "--dataset", "few", "--jobs", "2"]
@@ -212,11 +223,11 @@ def test_f108(few, number):
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ) as running:
         while not rows.exists() and running.poll() is None:
             time.sleep(0.05)
-        running.send_signal(number)
+        running.send_signal(signal.SIGTERM)
         try:
             code = running.wait(120)
         finally:
             running.kill()
-        assert (code, "Traceback" in running.stderr.read()) == (128 + number, False)
+        assert (code, "Traceback" in running.stderr.read()) == (143, False)
     kept = rows.read_text()
     assert kept.endswith("\n") and kept.count("\n") < 2 * 5

@@ -45,7 +45,8 @@ def block_dct(x: Tensor, size: int, shift: int, inverse: bool = False) -> Tensor
                 side = size if part.shape[-1] == whole and whole else part.shape[-1]
                 basis = torch.from_numpy(dct_basis(side)).to(x)
                 blocks = part.reshape(*part.shape[:-1], -1, side)
-                parts.append((blocks @ (basis if inverse else basis.T)).flatten(-2))
+                with torch.autocast(x.device.type, enabled=False):  # half precision is for networks
+                    parts.append((blocks @ (basis if inverse else basis.T)).flatten(-2))
         x = torch.cat(parts, dim=-1).movedim(-1, axis)
     return x
 
