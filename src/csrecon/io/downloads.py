@@ -152,7 +152,9 @@ def fetch_all(label: str, wanted: Sequence[tuple[Remote, Path]]) -> None:
     context.run(transfer.stop.set, stop)
     with _watch(label, len(wanted)) as advance, ThreadPoolExecutor(_AT_ONCE) as pool:
         try:
-            begun = [pool.submit(context.copy().run, fetch, *pair) for pair in wanted]
+            begun = [
+                pool.submit(lambda pair: context.copy().run(fetch, *pair), pair) for pair in wanted
+            ]
             for done in as_completed(begun):
                 done.result()
                 advance(1)
