@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from csrecon.errors import ModelError, ResourceError
-from csrecon.io import downloads
+from csrecon.io import downloads, transfer
 from csrecon.io.downloads import Remote
 from csrecon.zoo import datasets
 from tests.conftest import scene
@@ -172,7 +172,7 @@ def test_a_slow_server_is_waited_for(server, target):
 
 
 def test_a_silent_server_is_given_up(server, target, monkeypatch):
-    monkeypatch.setattr(downloads, "_READ_SECONDS", 0.1)
+    monkeypatch.setattr(transfer, "READ_SECONDS", 0.1)
     server.answers[PATH] = lambda handler: time.sleep(0.5)
     with pytest.raises(ModelError, match="no complete response"):
         downloads.fetch(REMOTE, target)

@@ -160,7 +160,7 @@ def bench(
 
     perceptual = parse.lpips(figures)
     sigmas = parse.sigmas(noise_sigma)
-    own = (model, ratio, ipl, ipls, block, any(sigmas), kind != "gaussian", perceptual)
+    own = (model, ratio is not None, ipl, ipls, block, any(sigmas), kind != "gaussian", perceptual)
     shared = resume or jobs > 1 or batch > 1 or torchrun.launched()
     table = _table(dataset, preset, any(own), shared)
     names = model or ["rcoast"]
@@ -169,7 +169,7 @@ def bench(
     schedules = [parse.ipl(text) for text in ipl or []] + (parse.ipls(ipls) if ipls else [])
     targets = report.targets(output or [], overwrite, preset or "bench")
     folder = _figure_folder(table, output or [], overwrite)
-    ratios = parse.ratios(ratio or _RATIOS)
+    ratios = parse.ratios(_RATIOS if ratio is None else ratio)
     source = table.dataset if table else str(dataset)
     paths = datasets.images(source, data_dir)[:limit]
     _keep_inputs([*paths, *map(Path, names)], targets, folder)

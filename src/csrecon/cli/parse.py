@@ -36,7 +36,7 @@ def ipl(text: str | None) -> int | tuple[int, ...] | None:
 def ipls(text: str) -> list[int]:
     """`1..6` or `1,2,4,6` -> the numbers."""
     try:
-        ends = re.fullmatch(r"\s*(\d+)\s*\.\.\s*(\d+)\s*", text)
+        ends = re.fullmatch(r"\s*(\d{1,4})\s*\.\.\s*(\d{1,4})\s*", text)
         numbers = (
             list(range(int(ends[1]), min(int(ends[2]), _MOST_IPL + 1) + 1))
             if ends

@@ -2,11 +2,16 @@
 
 import itertools
 import logging
+import math
 import multiprocessing
+import os
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import torch
@@ -147,7 +152,7 @@ def run(
         ratios: m/n in (0, 1].
         ipls: iterations per layer.
         plan: the images and the conditions.
-        results: the result cache; rows in it are yielded unchanged, new rows are added to it.
+        results: the result cache; figures in it are yielded unchanged, new rows are added to it.
         share: (i, n) computes only every n-th row, from the i-th; cached rows are not computed.
 
     Raises:
@@ -165,19 +170,24 @@ def run(
     }
     for job in jobs:
         for _, domain in described.values():
+            if _ended():
+                return
             job.operator_digest(domain)  # invalid options fail before any work
     warm: set[str] = set()
     index = -1
     for job in jobs:
         waiting: list[tuple[str, Path, images.Picture]] = []
         for path in plan.paths:
+            if _ended():
+                return
             index += 1
             digest, domain = described[path]
             key = row_key(job, digest, domain, plan)
-            row = results.get(key) if results else None
+            kept = results.get(key) if results else None
+            row = _row(job, path, plan).with_figures(kept) if kept is not None else None
             if row is not None:
                 yield from _measured(job, waiting, plan, results, warm)
-                yield Row(**{**row, "model": job.model, "dataset": plan.dataset})
+                yield row
                 continue
             if index % share[1] != share[0]:
                 continue
@@ -204,29 +214,41 @@ def _measured(
         evaluate(job, pictures, plan)
         warm.add(job.model)
     scores = evaluate(job, pictures, plan)
-    block = job.options.block
     for (key, path, _), (score, seconds, m) in zip(waiting, scores, strict=True):
-        row = Row(
-            model=job.model,
-            dataset=plan.dataset,
-            image=path.name,
-            ratio=job.ratio,
+        row = replace(
+            _row(job, path, plan),
             m=m,
-            ipl=job.ipl,
-            seed=job.options.seed,
             psnr=score.psnr,
             ssim=score.ssim,
             lpips=score.lpips,
             seconds=seconds,
             peak_memory=meter.peak_memory(plan.setup.device),
-            kind=job.options.kind,
-            block=block[0] if block else None,
-            noise_sigma=job.noise.sigma,
         )
         if results:
             results.add(key, asdict(row))
         yield row
     waiting.clear()
+
+
+def _row(job: Job, path: Path, plan: Plan) -> Row:
+    """A row as it is asked for, its figures still unknown."""
+    block = job.options.block
+    return Row(
+        model=job.model,
+        dataset=plan.dataset,
+        image=path.name,
+        ratio=job.ratio,
+        m=0,
+        ipl=job.ipl,
+        seed=job.options.seed,
+        psnr=math.nan,
+        ssim=math.nan,
+        seconds=math.nan,
+        peak_memory=None,
+        kind=job.options.kind,
+        block=block[0] if block else None,
+        noise_sigma=job.noise.sigma,
+    )
 
 
 def row_key(job: Job, image: str, domain: Domain, plan: Plan) -> str:
@@ -318,22 +340,42 @@ def spread(
     Raises:
         UsageError, InputError, ModelError, ResourceError: as in `run`.
     """
+    jobs = _processes(jobs)
     threads = max(1, torch.get_num_threads() // jobs)
     context = multiprocessing.get_context("spawn")
-    initial = (threads, downloads.offline())
+    stop = context.Event()
+    initial = (threads, downloads.offline(), stop)
     with ProcessPoolExecutor(jobs, context, _begin, initial) as pool:
-        shares = [
-            pool.submit(_share, models, ratios, ipls, plan, results.path, (index, jobs))
-            for index in range(jobs)
-        ]
-        for done, share in enumerate(as_completed(shares), start=1):
-            share.result()
-            yield done
+        try:
+            shares = [
+                pool.submit(_share, models, ratios, ipls, plan, results.path, (index, jobs))
+                for index in range(jobs)
+            ]
+            for done, share in enumerate(as_completed(shares), start=1):
+                share.result()
+                yield done
+        except BaseException:
+            stop.set()  # leaving the pool waits for its processes
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     results.read()
 
 
-def _begin(threads: int, offline: bool) -> None:
+def _processes(asked: int) -> int:
+    """How many processes to start: more than this machine has cores for would only take memory."""
+    most = 2 * (os.cpu_count() or 1)
+    if asked > most:
+        log.info("%d processes asked for; %d are started for this machine's cores.", asked, most)
+    return min(asked, most)
+
+
+_stopped: ContextVar[Event | None] = ContextVar("stopped", default=None)  # in a worker process
+
+
+def _begin(threads: int, offline: bool, stop: Event) -> None:
     """Set up a worker process: its threads, and no log messages, which the first process has."""
+    _stopped.set(stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process decides
     keep_freed_memory()
     downloads.forbidden.set(offline)
     torch.set_num_threads(threads)
@@ -350,3 +392,9 @@ def _share(
 ) -> None:
     for _ in run(models, ratios, ipls, plan, ResultCache(path), share):
         pass
+
+
+def _ended() -> bool:
+    """Whether this is a worker process, and the first one has ended the work."""
+    stop = _stopped.get()
+    return stop is not None and stop.is_set()

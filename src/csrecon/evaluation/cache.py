@@ -1,17 +1,21 @@
 """The result cache: rows of a benchmark, each computed only once.
 
 One JSON line per row, under a key of everything that its results depend on, so that equal keys mean
-equal results. Several processes may write to one cache; a truncated line is ignored.
+equal results. Several processes may write to one cache; a damaged line is left out, and computed
+again.
 """
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from csrecon.io import downloads, files
+
+log = logging.getLogger(__name__)
 
 NUMERICS = 1
 """Version of the numerics, raised whenever results of the same inputs may change."""
@@ -43,13 +47,24 @@ class ResultCache:
         if not self.path.exists():
             return
         with files.reading(self.path):
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-        for line in lines:
+            lines = self.path.read_bytes().splitlines()
+        damaged = 0
+        for line in filter(None, lines):
             try:
                 record = json.loads(line)
-                self._rows[record["key"]] = record["row"]
-            except (ValueError, KeyError, TypeError):
+                key, row = record["key"], record["row"]
+                if not (isinstance(key, str) and isinstance(row, dict)):
+                    raise TypeError(key)
+            except (ValueError, KeyError, TypeError, RecursionError):
+                damaged += 1
                 continue
+            self._rows[key] = row
+        if damaged:
+            log.warning(
+                "%s: %d damaged lines are left out; their rows are computed again.",
+                self.path,
+                damaged,
+            )
 
     def get(self, key: str) -> dict[str, Any] | None:
         """The row of a key, or None."""

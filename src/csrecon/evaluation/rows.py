@@ -3,14 +3,26 @@
 A cell also holds the paper's result under the same conditions, if there is one.
 """
 
+import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from csrecon import metrics
 from csrecon.metrics import Protocol, Score
 from csrecon.zoo import cards
+
+_MEASURED: dict[str, tuple[type, ...]] = {
+    "m": (int,),
+    "psnr": (int, float),
+    "ssim": (int, float),
+    "seconds": (int, float),
+    "peak_memory": (int, type(None)),
+    "lpips": (int, float, type(None)),
+}
+# The fields of a row that are measured, with the types they have in the result cache; the others
+# say what was asked for.
 
 PAPER_CONDITION = ("gaussian", None, 0.0)
 """Kind of Φ, block and noise of the papers."""
@@ -42,13 +54,22 @@ class Row:
     block: int | None = None
     noise_sigma: float = 0.0
 
+    def with_figures(self, kept: Mapping[str, Any]) -> Self | None:
+        """This row with the figures of a kept one; None if that lacks some, or has other types."""
+        found = {name: kept.get(name) for name in _MEASURED}
+        right = all(
+            isinstance(value, _MEASURED[name]) and not isinstance(value, bool)
+            for name, value in found.items()
+        )
+        return replace(self, **found) if right else None
+
 
 @dataclass(frozen=True)
 class Cell:
     """Means over the images of a set and over Φ, and the paper's result for the cell or None.
 
     `spread` is the standard deviation over the seeds of Φ of the mean PSNR over the images, in
-    dB; None for one seed.
+    dB; None for one seed, and where a PSNR is infinite.
     """
 
     model: str
@@ -115,4 +136,4 @@ def _spread(rows: Sequence[Row]) -> float | None:
     for row in rows:
         by_seed.setdefault(row.seed, []).append(row.psnr)
     means = [sum(psnrs) / len(psnrs) for psnrs in by_seed.values()]
-    return statistics.stdev(means) if len(means) > 1 else None
+    return statistics.stdev(means) if len(means) > 1 and all(map(math.isfinite, means)) else None

@@ -11,10 +11,10 @@ proxy variables that every HTTP client follows.
 import hashlib
 import logging
 import os
-import time
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar, copy_context
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,21 +22,20 @@ from urllib.parse import urlsplit
 import numpy as np
 import platformdirs
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from csrecon.errors import InputError, ModelError
-from csrecon.io import decoding, files
+from csrecon.io import decoding, files, transfer
+from csrecon.io.transfer import AgainError, Incoming
 
 log = logging.getLogger(__name__)
 
 DELAYS = (1.0, 3.0, 9.0)
 """Seconds before the second, third and fourth attempt."""
-_LONGEST_WAIT = 60.0  # seconds; the most that is waited for a server's Retry-After
-_CONNECT_SECONDS, _READ_SECONDS = 10.0, 30.0
 _CHUNK = 2**18
 _LARGEST_IMAGE = 2**25  # pixels; no image of a set has more than a tenth of them
+_MOST = 2**30  # bytes; of a file whose size is not known
 _AT_ONCE = 8
-_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
 Watcher = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
 """Shows a download: (label, total if known) -> context of a function that takes increments."""
@@ -60,15 +59,15 @@ class Remote(BaseModel):
 
     url: str = Field(pattern=r"^https://[^/\s]+/\S+$")
     digest: str = Field(pattern=r"^(sha256|pixels):[0-9a-f]{64}$|^git:[0-9a-f]{40}$")
-    bytes: int | None = Field(None, ge=1)
+    bytes: int | None = Field(None, ge=1, lt=2**63)
 
-
-class _AgainError(Exception):
-    """A transient failure; `wait` is the server's Retry-After in seconds."""
-
-    def __init__(self, message: str, wait: float = 0.0) -> None:
-        super().__init__(message)
-        self.wait = wait
+    @field_validator("url")
+    @classmethod
+    def _can_be_asked(cls, url: str) -> str:
+        try:
+            return transfer.web_address(url, "url")
+        except ModelError as error:
+            raise ValueError(str(error)) from error
 
 
 def cache_dir() -> Path:
@@ -159,11 +158,18 @@ def fetch_all(label: str, wanted: Sequence[tuple[Remote, Path]]) -> None:
     """
     context = copy_context()
     context.run(watcher.set, None)  # one bar for all of them
+    stop = threading.Event()
+    context.run(transfer.stop.set, stop)
     with _watch(label, len(wanted)) as advance, ThreadPoolExecutor(_AT_ONCE) as pool:
         try:
-            for _ in pool.map(lambda pair: context.copy().run(fetch, *pair), wanted):
+            begun = [
+                pool.submit(lambda pair: context.copy().run(fetch, *pair), pair) for pair in wanted
+            ]
+            for done in as_completed(begun):
+                done.result()
                 advance(1)
         except BaseException:
+            stop.set()  # leaving the pool waits for its threads
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
@@ -182,7 +188,7 @@ def _download(remote: Remote, target: Path) -> None:
                         "again later, and report it if the server keeps sending it."
                     )
             return
-        except _AgainError as error:
+        except AgainError as error:
             if delay is None:
                 raise ModelError(
                     f"{remote.url}: {error}, {len(DELAYS) + 1} times. Try again later, or set "
@@ -190,43 +196,17 @@ def _download(remote: Remote, target: Path) -> None:
                 ) from error
             pause = max(delay, error.wait)
             log.info("%s: %s; trying again in %g s.", remote.url, error, pause)
-            time.sleep(pause)
+            transfer.pause(pause)
 
 
 def _transfer(remote: Remote, temporary: Path, label: str) -> None:
-    import requests  # noqa: PLC0415 - only where something is downloaded
-
-    try:
-        with requests.get(
-            _mirrored(remote.url), stream=True, timeout=(_CONNECT_SECONDS, _READ_SECONDS)
-        ) as response:
-            if response.status_code in _AGAIN:
-                asked = response.headers.get("Retry-After", "0")
-                wait = min(float(asked), _LONGEST_WAIT) if asked.isdecimal() else 0.0
-                raise _AgainError(f"the server answers {response.status_code}", wait)
-            if not response.ok:
-                raise ModelError(
-                    f"{remote.url}: the server answers {response.status_code} {response.reason}. "
-                    "If the file has moved for good, report it; any copy with the right digest "
-                    "may be put into the cache by hand."
-                )
-            encoded = "Content-Encoding" in response.headers
-            length = response.headers.get("Content-Length", "")
-            expected = int(length) if length.isdecimal() and not encoded else None
-            received = 0
-            with temporary.open("wb") as stream, _watch(label, expected) as advance:
-                for chunk in response.iter_content(_CHUNK):
-                    stream.write(chunk)
-                    received += len(chunk)
-                    advance(len(chunk))
-            if expected is not None and received < expected:
-                raise _AgainError(f"the response ends after {received} of {expected} bytes")
-    except (requests.ConnectionError, requests.Timeout) as error:
-        raise _AgainError(f"no complete response ({type(error).__name__})") from error
-    except requests.exceptions.ChunkedEncodingError as error:
-        raise _AgainError("the response ends early") from error
-    except requests.RequestException as error:
-        raise ModelError(f"{remote.url}: cannot be requested ({error}).") from error
+    most = _MOST if remote.bytes is None else remote.bytes
+    with Incoming(_mirrored(remote.url), most) as incoming:
+        expected = incoming.size()
+        with temporary.open("wb") as stream, _watch(label, expected) as advance:
+            for piece in incoming.pieces():
+                stream.write(piece)
+                advance(len(piece))
 
 
 def _watch(label: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
@@ -238,6 +218,7 @@ def _mirrored(url: str) -> str:
     mirror = os.environ.get("CSRECON_MIRROR")
     if not mirror:
         return url
+    transfer.web_address(mirror, "CSRECON_MIRROR")
     parts = urlsplit(url)
     return f"{mirror.rstrip('/')}/{parts.netloc}{parts.path}"
 
@@ -264,7 +245,10 @@ def locked(target: Path) -> Iterator[None]:
             lock.acquire(timeout=0)
         except Timeout:
             log.info("%s: another process is downloading it; waiting.", target.name)
-            lock.acquire()
+            while not lock.is_locked:
+                transfer.check()
+                with suppress(Timeout):
+                    lock.acquire(timeout=0.5)
     except OSError as error:
         raise files.explained(error, target) from error
     try:

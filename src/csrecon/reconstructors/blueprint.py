@@ -7,6 +7,7 @@ csrecon writes. Version 1, which had one list of arguments for all parts, is sti
 import json
 from typing import Any, Literal, Self
 
+import torch
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from csrecon.errors import ModelError
@@ -16,6 +17,9 @@ from csrecon.reconstructors.options import build, options_of
 from csrecon.reconstructors.schedule import Count
 from csrecon.reconstructors.starts import STARTS
 from csrecon.reconstructors.unfolding import Recursion, Trained, Unfolding
+
+MOST_WEIGHTS = 2**28
+"""Of a network, which takes four bytes for each: metadata of a file may ask for any number."""
 
 Task = Literal["compressive-sensing", "denoising", "mri"]
 
@@ -71,12 +75,33 @@ class Blueprint(BaseModel):
             raise ValueError(f"ratios {self.trained.ratios}: expected 0 < lowest <= highest <= 1")
         return self
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the network's weights by name; no memory is allocated for them.
+
+        Raises:
+            ModelError: as in `build`.
+        """
+        with torch.device("meta"):
+            weights = self._built().state_dict()
+        count = sum(value.numel() for value in weights.values())
+        if count > MOST_WEIGHTS:
+            raise ModelError(
+                f"a network of {count:,} weights: expected at most {MOST_WEIGHTS:,}. Give fewer "
+                "layers or features."
+            )
+        return {name: tuple(value.shape) for name, value in weights.items()}
+
     def build(self) -> Unfolding:
         """Build the network with initial weights.
 
         Raises:
-            ModelError: an unknown part, or options that it does not take.
+            ModelError: an unknown part, options that it does not take, or more than
+                MOST_WEIGHTS weights.
         """
+        self.shapes()
+        return self._built()
+
+    def _built(self) -> Unfolding:
         if self.block.name not in BLOCKS:
             build(BLOCKS, "architecture", self.block.name, {})  # raises, with the known names
         options = self.modulation.options

@@ -12,6 +12,7 @@ import pydantic
 from pydantic import ConfigDict
 
 from csrecon.errors import ModelError, nearest
+from csrecon.io.documents import short
 
 Built = TypeVar("Built")
 
@@ -51,7 +52,7 @@ def build(
         checked = model(**options)
     except pydantic.ValidationError as error:
         faults = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}={e['input']!r}: {e['msg'].lower()}"
+            f"{'.'.join(map(str, e['loc']))}={short(e['input'])}: {e['msg'].lower()}"
             for e in error.errors()[:3]
         )
         raise ModelError(f"{what} {name!r}: {faults}.") from error

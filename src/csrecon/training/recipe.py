@@ -5,31 +5,36 @@ optimiser. The names of the parts' fields are unique, so a field may also be giv
 recipes.yaml and the recipes of the first release use this form.
 """
 
+import itertools
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from csrecon.errors import UsageError, nearest
+from csrecon.io import documents
 from csrecon.reconstructors.blueprint import Blueprint
-from csrecon.training.tasks import TASKS, AnyTask
+from csrecon.training.tasks import TASKS, AnyTask, TaskOptions
 from csrecon.training.tasks.blocks import BlocksOptions
 from csrecon.zoo import cards
 
+_MOST_STEPS = 10**9
+_MOST_PIXELS = 2**28  # of a step
+
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Stage(_Part):
     """Iteration counts of a stage of the run: every R_i in 1..cap while progress < until."""
 
     until: float = Field(gt=0, le=1)
-    cap: int = Field(ge=1)
+    cap: int = Field(ge=1, le=1000)
 
 
 class DataOptions(_Part):
@@ -44,11 +49,22 @@ class DataOptions(_Part):
         batch: patches per step and process.
     """
 
-    sets: tuple[str, ...] = ("t91",)
+    sets: tuple[str, ...] = Field(default=("t91",), min_length=1)
     fraction: float = Field(default=1.0, gt=0, le=1)
-    scales: tuple[float, ...] = (1.0, 0.85, 0.7)
-    patch: int = Field(default=66, ge=8)
-    batch: int = Field(default=8, ge=1)
+    scales: tuple[Annotated[float, Field(gt=0, le=16)], ...] = Field(
+        default=(1.0, 0.85, 0.7), min_length=1, max_length=64
+    )
+    patch: int = Field(default=66, ge=8, le=4096)
+    batch: int = Field(default=8, ge=1, le=2**16)
+
+    @model_validator(mode="after")
+    def _fits_in_memory(self) -> Self:
+        if self.batch * self.patch**2 > _MOST_PIXELS:
+            raise ValueError(
+                f"batch={self.batch} of patches with patch={self.patch}: more than {_MOST_PIXELS} "
+                "pixels a step"
+            )
+        return self
 
 
 class ObjectiveOptions(_Part):
@@ -70,6 +86,9 @@ class ObjectiveOptions(_Part):
     penalty: float = Field(default=0.0, ge=0)
 
 
+_Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
 class OptimiserOptions(_Part):
     """Adam, its learning rate and the precision.
 
@@ -84,10 +103,10 @@ class OptimiserOptions(_Part):
 
     learning_rate: float = Field(default=1e-3, gt=0)
     final_learning_rate: float = Field(default=1e-5, ge=0)
-    warmup: int = Field(default=300, ge=0)
-    betas: tuple[float, float] = (0.9, 0.99)
+    warmup: int = Field(default=300, ge=0, le=_MOST_STEPS)
+    betas: tuple[_Decay, _Decay] = (0.9, 0.99)
     clip: float = Field(default=0.1, ge=0)
-    ema: float = Field(default=0.999, ge=0, lt=1)
+    ema: _Decay = 0.999
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
 
 
@@ -135,11 +154,19 @@ class Recipe(_Part):
     data: DataOptions = DataOptions()
     objective: ObjectiveOptions = ObjectiveOptions()
     optimiser: OptimiserOptions = OptimiserOptions()
-    stages: tuple[Stage, ...] = Field(min_length=1)
+    stages: tuple[Stage, ...] = Field(min_length=1, max_length=1000)
     equal: float = Field(default=0.0, ge=0, le=1)
     zero_tail: bool = True
-    steps: int = Field(ge=1)
-    seed: int = Field(default=0, ge=0)
+    steps: int = Field(ge=1, le=_MOST_STEPS)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+    @field_validator("stages")
+    @classmethod
+    def _in_order(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+        ends = [stage.until for stage in stages]
+        if any(later <= earlier for earlier, later in itertools.pairwise(ends)):
+            raise ValueError(f"until {ends}: expected increasing numbers")
+        return stages
 
     @model_validator(mode="before")
     @classmethod
@@ -147,11 +174,19 @@ class Recipe(_Part):
         return into_parts(given) if isinstance(given, Mapping) else given
 
     def blueprint(self) -> Blueprint:
-        """The blueprint of the network to train: the entry's, with the recipe's changes."""
+        """The blueprint of the network to train: the entry's, with the recipe's changes.
+
+        Raises:
+            UsageError: changes that describe no network.
+        """
         fields = cards.card(self.model).blueprint().model_dump()
         for part, options in self.changes.items():
-            fields[part] = {**fields.get(part, {}), **options}
-        return Blueprint.model_validate(fields)
+            known = fields.get(part)
+            fields[part] = {**(known if isinstance(known, dict) else {}), **options}
+        try:
+            return Blueprint.model_validate(fields)
+        except pydantic.ValidationError as error:
+            raise UsageError(f"recipe: changes: {documents.faults(error)}") from error
 
     def cap(self, progress: float) -> int:
         """The largest iteration count at a progress in [0, 1]."""
@@ -173,13 +208,15 @@ class Recipe(_Part):
             if (leaf if dot else name) not in known:
                 raise UsageError(f"recipe field {name!r}: {nearest(name, known)}")
             try:
-                fields[leaf if dot else name] = yaml.safe_load(text)
-            except yaml.YAMLError as error:
-                raise UsageError(f"recipe field {name}={text!r} is not valid YAML.") from error
+                fields[leaf if dot else name] = documents.plain(text)
+            except documents.DocumentError as error:
+                raise UsageError(
+                    f"recipe field {name}={documents.short(text)}: not a plain value ({error})."
+                ) from error
         try:
             return Recipe.model_validate(fields)
         except pydantic.ValidationError as error:
-            raise UsageError(f"recipe: {error}") from error
+            raise UsageError(f"recipe: {documents.faults(error)}") from error
 
 
 def places(task: str) -> dict[str, str]:
@@ -199,16 +236,25 @@ def into_parts(given: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(fields.get("data", {}), Mapping | DataOptions):
         fields["sets"] = fields.pop("data")
     if "arguments" in fields:
+        for part in ("arguments", "changes"):
+            if not isinstance(fields.get(part) or {}, Mapping):
+                raise ValueError(f"{part} = {documents.short(fields[part])}: expected a mapping")
         changes = dict(fields.get("changes") or {})
         for part, options in _changes(fields.pop("arguments") or {}).items():
             changes[part] = {**changes.get(part, {}), **options}
         fields["changes"] = changes
     task = fields.get("task") or {}
+    if not isinstance(task, Mapping | TaskOptions):
+        raise ValueError(f"task = {documents.short(task)}: expected a mapping with its name")
     name = task.get("name", "blocks") if isinstance(task, Mapping) else task.name
-    for field, part in places(name if name in TASKS else "blocks").items():
+    for field, part in places(
+        name if isinstance(name, str) and name in TASKS else "blocks"
+    ).items():
         if field in fields:
             known = fields.get(part) or {}
-            known = known if isinstance(known, Mapping) else known.model_dump()
+            known = known.model_dump() if isinstance(known, BaseModel) else known
+            if not isinstance(known, Mapping):
+                raise ValueError(f"{part} = {documents.short(known)}: expected a mapping")
             fields[part] = {**known, field: fields.pop(field)}
     return fields
 
@@ -218,7 +264,7 @@ def _changes(arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     changes: dict[str, dict[str, Any]] = {}
     for name, value in arguments.items():
         if name not in _OLD_ARGUMENTS:
-            raise ValueError(f"arguments: {name!r}: {nearest(name, _OLD_ARGUMENTS)}")
+            raise ValueError(f"arguments: {name!r}: {nearest(str(name), _OLD_ARGUMENTS)}")
         part, option = _OLD_ARGUMENTS[name]
         no_start = name == "start" and value is None
         changes.setdefault(part, {})[option] = "adjoint" if no_start else value

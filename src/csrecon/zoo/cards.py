@@ -8,13 +8,13 @@ import os
 from collections.abc import Mapping
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-import yaml
+import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from csrecon.errors import ModelError, nearest
-from csrecon.io import files
+from csrecon.io import documents, files
 from csrecon.io.downloads import Remote
 from csrecon.metrics import Protocol
 from csrecon.reconstructors.blueprint import Blueprint
@@ -23,11 +23,16 @@ from csrecon.reconstructors.solvers import SOLVERS
 _HERE = Path(__file__).parent
 BUNDLED = _HERE / "bundled"
 """Folder of the weights that come with the package."""
+REPOSITORY = r"\w[\w.-]*/\w[\w.-]*"
+"""Pattern of owner/name on the hub; like a model's name, it is part of paths in the cache."""
+_NAME = r"^\w[\w.+-]*$"  # of a model: a folder of the cache has it
+_Ratio = Annotated[float, Field(gt=0, le=1)]
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
 _SAME_RATIO = 0.05  # relative; m is rounded, so a ratio may differ slightly from the nominal one
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Bundled(_Part):
@@ -52,7 +57,7 @@ class Checkpoint(_Part):
 class Hub(_Part):
     """A file on the Hugging Face hub, at a pinned commit."""
 
-    repository: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    repository: str = Field(pattern=f"^{REPOSITORY}$")
     revision: str = Field(pattern="^[0-9a-f]{40}$")
     file: str = Field("model.safetensors", pattern=r"^[\w][\w.-]*\.safetensors$")
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
@@ -66,8 +71,8 @@ class Result(_Part):
 
     dataset: str
     protocol: Protocol
-    ipl: int
-    values: dict[float, tuple[float, float]]
+    ipl: _Count
+    values: dict[_Ratio, tuple[float, float]]
     source: str
 
 
@@ -75,11 +80,11 @@ class ModelCard(Blueprint):
     """An entry of models.yaml; per-ratio weights are one file per ratio."""
 
     summary: str
-    parameters: int
+    parameters: _Count
     licence: str
     source: str
     provenance: str
-    weights: Weights | dict[float, Weights] | None
+    weights: Weights | Annotated[dict[_Ratio, Weights], Field(min_length=1)] | None
     published: tuple[Result, ...] = ()
     measured: tuple[Result, ...] = ()
 
@@ -124,19 +129,7 @@ class ModelCard(Blueprint):
 
 class _Zoo(_Part):
     version: Literal[1, 2]
-    models: dict[str, ModelCard]
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        if len(keys) != len(set(map(str, keys))):
-            raise yaml.constructor.ConstructorError(
-                None, None, f"a key is given twice among {keys}", node.start_mark
-            )
-        return super().construct_mapping(node, deep)
+    models: dict[Annotated[str, Field(pattern=_NAME, max_length=100)], ModelCard]
 
 
 def read_cards(path: Path) -> dict[str, ModelCard]:
@@ -145,11 +138,16 @@ def read_cards(path: Path) -> dict[str, ModelCard]:
     Raises:
         ModelError: not YAML, a key given twice, an unknown or a missing field.
     """
+    files.require_file(path)
     try:
-        files.require_file(path)
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
-        return _Zoo.model_validate(content).models
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        with files.reading(path), path.open(encoding="utf-8") as stream:
+            text = stream.read(documents.LARGEST + 1)
+        return _Zoo.model_validate(documents.plain(text)).models
+    except pydantic.ValidationError as error:
+        raise ModelError(
+            f"{path}: not a valid list of models: {documents.faults(error)}"
+        ) from error
+    except ValueError as error:
         raise ModelError(f"{path}: not a valid list of models: {error}") from error
 
 
@@ -162,7 +160,7 @@ def _own() -> dict[str, ModelCard]:
 @lru_cache(maxsize=4)
 def _added(path: Path, _changed: int) -> dict[str, ModelCard]:
     added = read_cards(path)
-    if taken := _own().keys() & added:
+    if taken := (_own().keys() | SOLVERS.keys()) & added.keys():
         raise ModelError(
             f"{path}: {', '.join(sorted(taken))}: names that csrecon's own models have."
         )

@@ -191,31 +191,43 @@ def images(name: str, data_dir: Path | None = None) -> list[Path]:
         if folder.is_dir():
             return list_images(folder)
         raise ModelError(f"no data set or folder named {name!r}: {nearest(name, DATASETS)}")
-    card = DATASETS[name]
     for place in _given(name, data_dir):
         if place.is_dir():
             found = list_images(place)
-            if len(found) == card.count:
-                return found
-            raise ModelError(
-                f"{place}: {len(found)} images, and {name} has {card.count}; restore the set, or "
-                "give the folder itself as the data set."
-            )
+            if fault := _incomplete(name, found):
+                raise ModelError(
+                    f"{place}: {fault}; restore the set, or give the folder itself as the data set."
+                )
+            return found
     try:
-        return list_images(download(name))
+        folder = download(name)
+        wanted = remotes(name)
+        return [folder / file for file in sorted(wanted)] if wanted else list_images(folder)
     except ModelError as error:
         looked = ", ".join(str(place) for place in [*_given(name, data_dir), _cached(name)])
         raise ModelError(
-            f"data set {name!r} ({card.title}) is not on this machine; looked in {looked}. "
-            f"{error} You may also put it into a folder {name}/ and pass --data-dir with the "
-            "folder above, or set CSRECON_DATA to it."
+            f"data set {name!r} ({DATASETS[name].title}) is not on this machine; looked in "
+            f"{looked}. {error} You may also put it into a folder {name}/ and pass --data-dir with "
+            "the folder above, or set CSRECON_DATA to it."
         ) from error
 
 
 def at_hand(name: str, data_dir: Path | None = None) -> bool:
-    """Whether a set is on this machine, so that nothing needs to be downloaded."""
+    """Whether a set is on this machine, whole, so that nothing needs to be downloaded."""
     places = [*_given(name, data_dir), _cached(name)]
-    return any(p.is_dir() and len(listed(p, SUFFIXES)) >= DATASETS[name].count for p in places)
+    first = next((place for place in places if place.is_dir()), None)
+    return first is not None and not _incomplete(name, listed(first, SUFFIXES))
+
+
+def _incomplete(name: str, found: list[Path]) -> str | None:
+    """What is missing from these files of a set, or does not belong to it; None if nothing."""
+    count, here = DATASETS[name].count, {path.stem for path in found}
+    wanted = remotes(name)
+    missing = [file for file in wanted if Path(file).stem not in here]
+    if 0 < len(missing) < len(wanted):  # a set may have other names throughout
+        some = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        return f"{len(missing)} of the {count} images of {name} are missing ({some})"
+    return None if len(found) == count else f"{len(found)} images, and {name} has {count}"
 
 
 def _given(name: str, data_dir: Path | None) -> list[Path]:

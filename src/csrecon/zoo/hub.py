@@ -7,15 +7,22 @@ import json
 import re
 from pathlib import Path
 
-from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub import HfApi, constants, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError
 
 from csrecon.errors import ModelError, UsageError
-from csrecon.io import downloads, files
+from csrecon.io import downloads, files, transfer
+from csrecon.zoo.cards import REPOSITORY
 
 PREFIX = "hf:"
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-_NAME = re.compile(r"hf:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+_NAME = re.compile(rf"hf:({REPOSITORY})(?:@(\w[\w.-]*(?:/\w[\w.-]*)*))?")
+_LARGEST_CONFIG = 2**20  # bytes
+# What the hub's client raises: its HTTP library's errors (a base of its own), OSError, ValueError.
+_FAULTS = (
+    ValueError,
+    *(k for k in HfHubHTTPError.__mro__ if issubclass(k, Exception) and k is not Exception),
+)
 
 
 def file(repository: str, name: str, revision: str | None = None) -> Path:
@@ -24,13 +31,15 @@ def file(repository: str, name: str, revision: str | None = None) -> Path:
     Raises:
         ModelError: no such repository, revision or file, no access, or no connection.
     """
+    if not downloads.offline():
+        transfer.web_address(constants.ENDPOINT, "HF_ENDPOINT")
     try:
         return Path(
             hf_hub_download(
                 repository, name, revision=revision, local_files_only=downloads.offline()
             )
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
+    except _FAULTS as error:
         first = str(error).strip().partition("\n")[0]
         at = f" at {revision}" if revision else ""
         raise ModelError(f"hf:{repository}{at}: {name} is unavailable ({first}).") from error
@@ -64,8 +73,9 @@ def model(name: str) -> Path:
     repository, revision = match[1], match[2]
     config = file(repository, CONFIG, revision)
     try:
-        sha256 = json.loads(config.read_text(encoding="utf-8"))["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+        with config.open("rb") as stream:
+            sha256 = json.loads(stream.read(_LARGEST_CONFIG))["sha256"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(
             f"{name}: its {CONFIG} names no `sha256` of {WEIGHTS}; only models published with "
             "`csrecon models push` can be loaded."
@@ -81,13 +91,14 @@ def push(folder: Path, repository: str, private: bool) -> str:
     """
     if downloads.offline():
         raise ModelError("publishing needs the network, and it is switched off.")
+    transfer.web_address(constants.ENDPOINT, "HF_ENDPOINT")
     api = HfApi()
     try:
         api.create_repo(repository, private=private, exist_ok=True)
         commit = api.upload_folder(
             repo_id=repository, folder_path=folder, commit_message="csrecon model"
         )
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except _FAULTS as error:
         first = str(error).strip().partition("\n")[0]
         raise ModelError(
             f"hf:{repository}: cannot be published ({first}). `hf auth login` sets the token."

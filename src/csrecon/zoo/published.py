@@ -6,6 +6,7 @@ NumPy types that the recorded training losses need, and refuses everything else.
 
 import pickle
 import re
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from csrecon.errors import InputError, ModelError, UsageError
-from csrecon.io.files import require_file
+from csrecon.io.files import check_expansion, require_file
 from csrecon.reconstructors.blueprint import Blueprint, Part
 from csrecon.reconstructors.unfolding import Unfolding
 from csrecon.sensing.operators import Phi
@@ -41,27 +42,31 @@ _FILE_FAULTS = (
     TypeError,
     AttributeError,
     OSError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    InputError,
 )
 _PAPER_MAX_IPL = 12
 
-# Their key -> ours, in the order tried. `\1` is the layer, `\2` the residual unit.
+# Their key -> ours, in the order tried. `\1` is the layer (few digits: it may be
+# anything in a hostile file), `\2` the residual unit.
 _KEYS = (
-    (r"fcs\.(\d+)\.lambda_step", r"blocks.\1.rho"),
-    (r"fcs\.(\d+)\.soft_thr", r"blocks.\1.threshold"),
-    (r"fcs\.(\d+)\.head_conv\.(weight|bias)", r"blocks.\1.head.\2"),
-    (r"fcs\.(\d+)\.tail_conv\.(weight|bias)", r"blocks.\1.tail.\2"),
+    (r"fcs\.(\d{1,3})\.lambda_step", r"blocks.\1.rho"),
+    (r"fcs\.(\d{1,3})\.soft_thr", r"blocks.\1.threshold"),
+    (r"fcs\.(\d{1,3})\.head_conv\.(weight|bias)", r"blocks.\1.head.\2"),
+    (r"fcs\.(\d{1,3})\.tail_conv\.(weight|bias)", r"blocks.\1.tail.\2"),
     (
-        r"fcs\.(\d+)\.ResidualBlocks\.(\d)\.(conv[12])\.(weight|bias)",
+        r"fcs\.(\d{1,3})\.ResidualBlocks\.(\d)\.(conv[12])\.(weight|bias)",
         r"blocks.\1.residual.\2.\3.\4",
     ),
     (r"fcs\.0\.ResidualBlocks\.0\.res_scale\.(0|2)\.(weight|bias)", r"modulation.units.0.\1.\2"),
     (r"fcs\.0\.ResidualBlocks\.0\.res_scale\.(weight|bias)", r"modulation.linear.\1"),
-    (r"fcs\.(\d+)\.conv_D", r"blocks.\1.head.weight"),
-    (r"fcs\.(\d+)\.conv1_forward", r"blocks.\1.analysis.0.weight"),
-    (r"fcs\.(\d+)\.conv2_forward", r"blocks.\1.analysis.1.weight"),
-    (r"fcs\.(\d+)\.conv1_backward", r"blocks.\1.synthesis.0.weight"),
-    (r"fcs\.(\d+)\.conv2_backward", r"blocks.\1.synthesis.1.weight"),
-    (r"fcs\.(\d+)\.conv_G", r"blocks.\1.tail.weight"),
+    (r"fcs\.(\d{1,3})\.conv_D", r"blocks.\1.head.weight"),
+    (r"fcs\.(\d{1,3})\.conv1_forward", r"blocks.\1.analysis.0.weight"),
+    (r"fcs\.(\d{1,3})\.conv2_forward", r"blocks.\1.analysis.1.weight"),
+    (r"fcs\.(\d{1,3})\.conv1_backward", r"blocks.\1.synthesis.0.weight"),
+    (r"fcs\.(\d{1,3})\.conv2_backward", r"blocks.\1.synthesis.1.weight"),
+    (r"fcs\.(\d{1,3})\.conv_G", r"blocks.\1.tail.weight"),
 )
 _REPEATED = re.compile(r"fcs\.\d+\.ResidualBlocks\.\d+\.res_scale\.")
 
@@ -77,6 +82,10 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     try:
         # From a stream: given a path, torch.load may choose another reader by its suffix.
         with path.open("rb") as stream, torch.serialization.safe_globals(_ALLOWED_TYPES):
+            if zipfile.is_zipfile(stream):
+                for member in zipfile.ZipFile(stream).infolist():
+                    check_expansion(member.file_size, member.compress_size, str(path))
+            stream.seek(0)
             content: Any = torch.load(stream, map_location="cpu", weights_only=True)
     except _FILE_FAULTS as error:
         raise ModelError(f"{path}: not a checkpoint that can be read safely ({error}).") from error

@@ -14,11 +14,12 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from csrecon.errors import ModelError, enough_memory
-from csrecon.io import files
+from csrecon.io import documents, files
 from csrecon.reconstructors.blueprint import Blueprint
 from csrecon.reconstructors.unfolding import Unfolding
 
 _METADATA_KEY = "csrecon"
+_TYPES = ("F16", "BF16", "F32", "F64")
 
 
 def read_blueprint(path: Path) -> Blueprint:
@@ -43,7 +44,8 @@ def read_blueprint(path: Path) -> Blueprint:
     try:
         return Blueprint.model_validate_json(metadata[_METADATA_KEY])
     except pydantic.ValidationError as error:
-        raise ModelError(f"{path}: its metadata do not describe a network: {error}") from error
+        faults = documents.faults(error)
+        raise ModelError(f"{path}: its metadata do not describe a network: {faults}") from error
 
 
 def load(path: Path) -> Unfolding:
@@ -62,6 +64,7 @@ def build(blueprint: Blueprint, path: Path) -> Unfolding:
     Raises:
         ModelError: weights that do not fit the blueprint, or hold NaN.
     """
+    _check_shapes(blueprint, path)
     network = blueprint.build()
     try:
         with enough_memory(str(path)):
@@ -71,6 +74,31 @@ def build(blueprint: Blueprint, path: Path) -> Unfolding:
     if not all(bool(torch.isfinite(value).all()) for value in network.state_dict().values()):
         raise ModelError(f"{path}: its weights hold NaN or infinite values.")
     return network.float().eval()
+
+
+def _check_shapes(blueprint: Blueprint, path: Path) -> None:
+    """Compare the header of a weights file with its blueprint before anything is allocated."""
+    expected = blueprint.shapes()
+    found = {}
+    try:
+        with safetensors.safe_open(path, framework="pt") as stream:
+            for name in stream.keys():  # noqa: SIM118 - not a mapping
+                part = stream.get_slice(name)
+                if part.get_dtype() not in _TYPES:
+                    raise ModelError(
+                        f"{path}: {name!r} is of type {part.get_dtype()}; expected one of "
+                        f"{', '.join(_TYPES)}."
+                    )
+                found[name] = tuple(part.get_shape())
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: not a readable safetensors file ({error}).") from error
+    for name in sorted(expected.keys() | found.keys()):
+        if found.get(name) != expected.get(name):
+            raise ModelError(
+                f"{path}: its weights do not fit the network: {name[:100]!r} has the shape "
+                f"{found.get(name, 'of nothing, as it is missing')}, and the blueprint gives "
+                f"{expected.get(name, 'no such weights')}."
+            )
 
 
 def tensors(network: Unfolding) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, SerializeAsAny
 
+from csrecon.io.documents import short
 from csrecon.training.tasks.base import Camera, Task, TaskOptions
 from csrecon.training.tasks.blocks import BlocksOptions
 
@@ -15,8 +16,8 @@ def _of_its_name(given: Any) -> Any:
     if not isinstance(given, dict):
         return given
     name = given.get("name", "blocks")
-    if name not in TASKS:
-        raise ValueError(f"task {name!r}: known: {', '.join(TASKS)}")
+    if not isinstance(name, str) or name not in TASKS:
+        raise ValueError(f"task {short(name)}: known: {', '.join(TASKS)}")
     return TASKS[name].model_validate(given)
 
 

@@ -50,7 +50,7 @@ class Task(Protocol):
 class TaskOptions(BaseModel, ABC):
     """The options of a task, told apart by its name."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: str
 

@@ -7,7 +7,7 @@ distribution of a new random Φ, so that one costs an indexing instead of a fact
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -44,11 +44,13 @@ class BlocksOptions(TaskOptions):
     """
 
     name: Literal["blocks"] = "blocks"
-    ratios: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5)
-    noise: float = Field(default=0.0, ge=0)
-    phi_bases: int = Field(default=8, ge=1)
-    phi_refresh: int = Field(default=50, ge=0)
-    fixed_phis: int = Field(default=0, ge=0)
+    ratios: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        default=(0.1, 0.2, 0.3, 0.4, 0.5), min_length=1, max_length=1000
+    )
+    noise: float = Field(default=0.0, ge=0, le=1000)
+    phi_bases: int = Field(default=8, ge=1, le=1000)
+    phi_refresh: int = Field(default=50, ge=0, le=10**9)
+    fixed_phis: int = Field(default=0, ge=0, le=1000)
 
     def begin(self, seed: int) -> "Blocks":
         """The task with the matrices of a seed."""
