@@ -25,6 +25,7 @@ from csrecon.sensing.operators.base import (
 )
 from csrecon.sensing.operators.kinds import KINDS, default_block, make
 from csrecon.sensing.operators.matrices import Phi, count_measurements
+from csrecon.sensing.operators.orthonormal import orthonormalized
 from csrecon.sensing.operators.sampling import PhiFacts, Rows, Sampling
 from csrecon.sensing.operators.transforms import TransformSampling
 
@@ -205,26 +206,15 @@ class BlockOperator(LinearOperator):
         if self.tight:
             return self, y, noise
         dense = self.rows.matrix().cpu().numpy().astype(np.float64)
-        u, s, vt = np.linalg.svd(dense, full_matrices=False)
-        if s[0] == 0:
+        if not dense.any():
             raise InputError("Φ is zero everywhere: there is nothing to reconstruct from.")
-        rank = int((s > _RANK_TOLERANCE * s[0]).sum())
-        with np.errstate(over="ignore"):
-            scaled = (u[:, :rank] / s[:rank]).astype(np.float32)
-        if not np.isfinite(scaled).all():
-            raise InputError(f"Φ is scaled by {s[0]:.1e}, too small for float32: rescale it and y.")
-        if rank < self.m:
-            log.info(
-                "Φ has rank %d of %d rows (singular values below %.1e of the largest discarded).",
-                rank,
-                self.m,
-                _RANK_TOLERANCE,
-            )
-        to_new = torch.from_numpy(scaled).to(y.device)
-        rows = Phi(np.ascontiguousarray(vt[:rank], dtype=np.float32))
+        values = y.cpu().double()
+        observed = values[:, self.present.cpu() > 0] if self.present is not None else values
+        new = orthonormalized(dense, self.block, observed.reshape(-1, self.m).numpy(), noise)
+        converted = (values @ torch.from_numpy(new.to_new)).float().to(y.device)
+        rows = Phi(np.ascontiguousarray(new.rows, dtype=np.float32))
         operator = BlockOperator(rows, self.image_shape, self.block, None, self.present)
-        growth = float(np.sqrt(np.mean(s[:rank] ** -2.0)))
-        return operator.to(y.device), y @ to_new, growth * noise
+        return operator.to(y.device), converted, new.noise
 
 
 class BlockSpec(OperatorSpec):
