@@ -38,7 +38,7 @@ RANK_TOLERANCE = 1e-5
 
 _SPREAD = 30.0  # the norm of a row may differ from the median by this factor
 _EVEN = 3.0  # Φ is well-conditioned if s is within this factor of its upper quartile
-_UNEXPLAINED = 10.0  # κ for many blocks
+_QUARTILE = 0.1015  # lower quartile of the square of a normal deviate
 _STEPS = 16  # in which the components are visited
 _CORRELATION, _VARIANCE, _MEAN = 0.95, 0.05, 0.5
 
@@ -80,9 +80,10 @@ def _components(phi: _Array) -> _Components:
     return _Components(scale, u[:, :rank], s[:rank], vt[:rank])
 
 
-def well_conditioned(s: _Array) -> bool:
-    """Whether no singular value (falling) is weak, so that all components are kept."""
-    return bool(s[-1] * _EVEN >= s[len(s) // 4])
+def _weak(growth: _Array) -> NDArray[np.bool_]:
+    """Mask of the components whose noise grows much more than that of the strongest quarter."""
+    strongest = growth[: max(1, len(growth) // 4)]
+    return growth > _EVEN * math.sqrt(float(np.mean(strongest**2)))
 
 
 def _second_moments(vt: _Array, block: tuple[int, int]) -> _Array:
@@ -96,44 +97,79 @@ def _second_moments(vt: _Array, block: tuple[int, int]) -> _Array:
     return np.asarray(_VARIANCE * spread @ vt.T + np.outer(means, means))
 
 
-def _kept(values: _Array, k: _Array, nu: _Array) -> NDArray[np.bool_]:
-    """Mask of the components to keep.
+@dataclass(frozen=True)
+class _Visit:
+    """What a visit of all components found.
+
+    Attributes:
+        kept: mask of the components that are kept, (rank,).
+        excess: the error of each component, estimated from the blocks, over a² d, (rank,); 0 for
+            the strong ones.
+        error: that estimate itself, a variance.
+    """
+
+    kept: NDArray[np.bool_]
+    excess: _Array
+    error: _Array
+
+
+def _certain(values: int) -> float:
+    """How many times a² d an error must be, estimated from so many values, to be believed."""
+    return 3 + 13 / math.sqrt(values)
+
+
+def _visited(values: _Array, k: _Array, nu: _Array, weak: NDArray[np.bool_]) -> _Visit:
+    """Visit the components.
 
     Args:
         values: y' of the observed blocks, (blocks, rank), strongest component first.
         k: their second moments for a = 1.
-        nu: standard deviation of the known noise.
+        nu: standard deviation of their known noise.
+        weak: mask of those that may be discarded.
     """
     rank = len(k)
-    kappa = _UNEXPLAINED * (1 + 3 / math.sqrt(max(1, len(values))))
-    kept = np.zeros(rank, bool)
+    kept, excess, error = np.zeros(rank, bool), np.zeros(rank), np.zeros(rank)
     ratios: list[_Array] = []
     values, k = values.copy(), k.copy()
     first = 0
     while first < rank:
-        end = min(rank, first + max(1, rank // (_STEPS if first else 4)))
+        end = min(rank, first + max(1, rank // _STEPS)) if first else max(1, rank // 4)
         here = np.arange(first, end)
-        d, power, noise = np.diagonal(k)[here], np.square(values[:, here]).mean(axis=0), nu[here]**2
-        d = np.maximum(d, 1e-12)
         if first:
-            scale = max(float(np.concatenate(ratios).mean()), 1e-30)
-            drowned = (noise > scale * d) & (power > 2 * scale * d)
-            here = here[~(drowned | (power > kappa * scale * d))]
+            explained = max(float(np.concatenate(ratios).mean()), 1e-30) * np.maximum(np.diagonal(k)[here], 1e-12)
+            squares = np.square(values[:, here])
+            power = squares.mean(axis=0)
+            error[here] = np.minimum(power, np.quantile(squares, 0.25, axis=0) / _QUARTILE)
+            excess[here] = error[here] / explained
+            drowned = (nu[here] ** 2 > explained) & (power > 2 * explained)
+            wrong = excess[here] > _certain(len(values))
+            here = here[~(weak[here] & (drowned | wrong))]
         kept[here] = True
         if len(here):
-            inner = k[np.ix_(here, here)] + np.diag(nu[here]**2)
-            lower = np.linalg.cholesky(inner + 1e-12 * np.eye(len(here)))
+            noise = nu[here] ** 2
+            lower = np.linalg.cholesky(k[np.ix_(here, here)] + np.diag(noise + 1e-12))
             innovation = np.linalg.solve(lower, values[:, here].T).T
-            d = np.diagonal(lower) ** 2
-            signal = np.maximum(d - nu[here]**2, 1e-12)
+            d = np.square(np.diagonal(lower))
             power = np.square(innovation).mean(axis=0) * d
-            ratios.append(np.maximum(power - nu[here]**2, 0) / signal)
+            ratios.append(np.maximum(power - noise, 0) / np.maximum(d - noise, 1e-12))
             rest = np.arange(end, rank)
             half = np.linalg.solve(lower, k[np.ix_(here, rest)])
             k[np.ix_(rest, rest)] -= half.T @ half
             values[:, rest] -= innovation @ half
         first = end
-    return kept
+    return _Visit(kept, excess, error)
+
+
+def _kept(values: _Array, k: _Array, growth: _Array, noise: float, weak: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Mask of the components to keep."""
+    visit = _visited(values, k, growth * noise, weak)
+    there = np.flatnonzero(weak)
+    weakest = there[len(there) // 2 :]
+    if np.median(visit.excess[weakest]) > _certain(len(values) * len(weakest)):
+        found = math.sqrt(float(np.quantile(visit.error[there] / growth[there] ** 2, 0.25)))
+        log.debug("σ %.3g", found)
+        visit = _visited(values, k, growth * max(noise, found), weak)
+    return visit.kept
 
 
 def orthonormalized(
@@ -157,10 +193,11 @@ def orthonormalized(
             len(phi),
             RANK_TOLERANCE,
         )
-    nu = noise * np.linalg.norm(to_new, axis=0)
+    growth = np.linalg.norm(to_new, axis=0)
     keep = np.ones(rank, bool)
-    if len(y) and not well_conditioned(found.s):
-        keep = _kept(y @ to_new, _second_moments(found.vt, block), nu)
+    weak = _weak(growth)
+    if len(y) and weak.any():
+        keep = _kept(y @ to_new, _second_moments(found.vt, block), growth, noise, weak)
     if not keep.all():
         weak = found.s[~keep] / found.s[0]
         log.info(
@@ -172,5 +209,5 @@ def orthonormalized(
             weak.max(),
         )
     return Orthonormalized(
-        found.vt[keep], to_new[:, keep], float(np.sqrt(np.mean(nu[keep] ** 2)))
+        found.vt[keep], to_new[:, keep], noise * float(np.sqrt(np.mean(growth[keep] ** 2)))
     )
