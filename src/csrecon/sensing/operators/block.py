@@ -32,7 +32,7 @@ from csrecon.sensing.operators.transforms import TransformSampling
 log = logging.getLogger(__name__)
 
 _BAND = 2**20  # pixels per band of the gradient
-_RANK_TOLERANCE = 1e-5  # relative to the largest singular value; below it there is only rounding
+_SMALLEST = float(np.finfo(np.float32).tiny)  # below it values lose digits
 
 
 def square_side(n: int) -> int:
@@ -175,8 +175,11 @@ class BlockOperator(LinearOperator):
 
     @property
     def batch_key(self) -> Hashable | None:
-        """Φ, block and image shape; None if blocks are missing."""
-        if self.present is not None:
+        """Φ, block and image shape.
+
+        None if blocks are missing, or if y has an influence on which components of Φ are kept.
+        """
+        if self.present is not None or not self.phi.well_conditioned:
             return None
         return self.phi.sha256, self.block, self.image_shape
 
@@ -197,17 +200,21 @@ class BlockOperator(LinearOperator):
     def normalized(self, y: Tensor, noise: float) -> tuple[LinearOperator, Tensor, float]:
         """Orthonormalize Φ = U S Vᵀ: Φ' = Vᵀ, y' = S⁻¹ Uᵀ y, and noise · rms(1/S).
 
-        Singular values below 1e-5 of the largest are discarded. Returns `self` and `y` unchanged
-        if the rows are orthonormal already.
+        Singular values below 1e-5 of the largest are discarded, and weak components of which y
+        tells only noise (`orthonormal.py`). Returns `self` and `y` unchanged if the rows are
+        orthonormal already.
 
         Raises:
-            InputError: Φ is zero.
+            InputError: Φ is zero, or its scale is too small for float32.
         """
         if self.tight:
             return self, y, noise
         dense = self.rows.matrix().cpu().numpy().astype(np.float64)
         if not dense.any():
             raise InputError("Φ is zero everywhere: there is nothing to reconstruct from.")
+        size = float(np.abs(dense).max())
+        if size < _SMALLEST:
+            raise InputError(f"Φ is scaled by {size:.1e}, too small for float32: rescale it and y.")
         values = y.cpu().double()
         observed = values[:, self.present.cpu() > 0] if self.present is not None else values
         new = orthonormalized(dense, self.block, observed.reshape(-1, self.m).numpy(), noise)
