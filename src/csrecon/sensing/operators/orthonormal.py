@@ -17,7 +17,8 @@ With eᵢ = a² dᵢ + lᵢ², where lᵢ is what a block of ones leaves, a weak
 
 where κ falls from 15 for one block to 1 for many. If there are such errors, the lower quartile of
 their Eᵢ sᵢ² replaces a smaller σ², and the components are visited again; the same if half of the
-weakest components show errors that are only certain together.
+weakest components show errors that are only certain together. Where all blocks look the same, only
+what differs between them is evidence: the squares are then those of deviations from the median.
 Weak are components whose noise is three times that of the strongest quarter, so a well-conditioned
 Φ keeps all, whatever the noise; without noise, weak components agree with the rest and are kept.
 
@@ -45,6 +46,7 @@ _LARGE = 30.0  # times the median norm of a row
 _EVEN = 3.0  # times the noise of the strongest quarter
 _STEPS = 16  # in which weaker components are visited
 _BLOCKS = 2048  # at most, that errors are estimated from
+_ALIKE, _SEVERAL = 2.0, 8  # fewer independent blocks than that among several: a periodic scene
 _QUARTILE = 0.1015  # lower quartile of χ² with one degree of freedom
 _ROUNDING = 1e-10  # variance of the rounding of y', with a margin
 _CORRELATION, _VARIANCE, _MEAN = 0.95, 0.05, 0.5
@@ -198,7 +200,7 @@ def _visited(y: _Array, model: _Model, noise: float) -> _Visit:
     y, k, level = y.copy(), model.k.copy(), model.level.copy()
     variance = np.square(noise * model.growth) + _ROUNDING
     ratios: list[_Array] = []
-    blocks, first = 1.0, 0
+    blocks, alike, first = 1.0, False, 0
     while first < rank:
         end = min(rank, first + max(1, rank // (_STEPS if first else 4)))
         here = np.arange(first, end)
@@ -207,6 +209,8 @@ def _visited(y: _Array, model: _Model, noise: float) -> _Visit:
             explained = scale * np.diagonal(k)[here] + np.square(level[here]) + _ROUNDING
             squares = np.square(y[:, here])
             power = squares.mean(axis=0)
+            if alike:
+                squares = np.square(y[:, here] - np.median(y[:, here], axis=0))
             error[here] = np.minimum(power, np.quantile(squares, 0.25, axis=0) / _QUARTILE)
             excess[here] = error[here] / explained
             drowned = (variance[here] > explained) & (power > 2 * explained)
@@ -220,7 +224,9 @@ def _visited(y: _Array, model: _Model, noise: float) -> _Visit:
             power = np.square(innovation).mean(axis=0) * d
             unknown = np.maximum(d - variance[here], _ROUNDING)
             ratios.append(np.maximum(power - variance[here], 0) / unknown)
-            blocks = blocks if first else _independent(innovation)
+            if not first:
+                blocks = _independent(innovation)
+                alike = blocks < _ALIKE and len(y) >= _SEVERAL
             rest = np.arange(end, rank)
             half = np.linalg.solve(lower, k[np.ix_(here, rest)])
             k[np.ix_(rest, rest)] -= half.T @ half
