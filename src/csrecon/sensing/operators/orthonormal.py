@@ -252,4 +252,4 @@ def _independent(innovation: _Array) -> float:
     if energy == 0:
         return 1.0
     shared = float(np.square(gram).sum()) / energy - 1 / components
-    return min(float(blocks), 1 / max(shared, 1 / blocks))
+    return float(min(blocks, 1 / max(shared, 1 / blocks)))
