@@ -80,8 +80,8 @@ def test_only_a_well_conditioned_phi_is_stacked():
     assert m.batch_key is None
     with pytest.raises(UsageError, match="stacked"):
         Measurement.stacked([m, m])
-    for kind in KINDS:
-        assert csrecon.sample(IMAGE, 0.25, kind=kind, block=16).batch_key is not None
+    for kind in KINDS:  # whose Φ is exact, and whose noise is recorded
+        assert csrecon.sample(IMAGE, 0.9, kind=kind, block=16).batch_key is not None
 
 
 def test_repeated_rows_are_averaged_whatever_their_noise():

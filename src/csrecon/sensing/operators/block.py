@@ -174,12 +174,17 @@ class BlockOperator(LinearOperator):
         return BlockOperator(self.phi, self.image_shape, self.block, self.rows.absolute())
 
     @property
+    def _generated(self) -> bool:
+        """Whether Φ was generated: then it has no errors, and noise on y was recorded with y."""
+        return self.phi.seed is not None
+
+    @property
     def batch_key(self) -> Hashable | None:
         """Φ, block and image shape.
 
         None if blocks are missing, or if y has an influence on which components of Φ are kept.
         """
-        if self.present is not None or not self.phi.well_conditioned:
+        if self.present is not None or not (self._generated or self.phi.well_conditioned):
             return None
         return self.phi.sha256, self.block, self.image_shape
 
@@ -217,6 +222,8 @@ class BlockOperator(LinearOperator):
             raise InputError(f"Φ is scaled by {size:.1e}, too small for float32: rescale it and y.")
         values = y.cpu().double()
         observed = values[:, self.present.cpu() > 0] if self.present is not None else values
+        if self._generated and not noise:
+            observed = values[:0]  # exact: no errors to estimate
         new = orthonormalized(dense, self.block, observed.reshape(-1, self.m).numpy(), noise)
         converted = (values @ torch.from_numpy(new.to_new)).float().to(y.device)
         rows = Phi(np.ascontiguousarray(new.rows, dtype=np.float32))
