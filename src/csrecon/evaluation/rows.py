@@ -56,7 +56,7 @@ class Row:
 
     def with_figures(self, kept: Mapping[str, Any]) -> Self | None:
         """This row with the figures of a kept one; None if that lacks some, or has other types."""
-        found = {name: kept.get(name) for name in _MEASURED}
+        found: dict[str, Any] = {name: kept.get(name) for name in _MEASURED}
         right = all(
             isinstance(value, _MEASURED[name]) and not isinstance(value, bool)
             for name, value in found.items()

@@ -19,7 +19,7 @@ WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 _NAME = re.compile(rf"hf:({REPOSITORY})(?:@(\w[\w.-]*(?:/\w[\w.-]*)*))?")
 _LARGEST_CONFIG = 2**20  # bytes
 # What the hub's client raises: its HTTP library's errors (a base of its own), OSError, ValueError.
-_FAULTS = (
+_FAULTS: tuple[type[Exception], ...] = (
     ValueError,
     *(k for k in HfHubHTTPError.__mro__ if issubclass(k, Exception) and k is not Exception),
 )

@@ -26,6 +26,7 @@ from csrecon.sensing.operators.base import (
 )
 from csrecon.sensing.operators.kinds import KINDS, default_block, make
 from csrecon.sensing.operators.matrices import MATRICES, Phi, count_measurements
+from csrecon.sensing.operators.orthonormal import orthonormalized
 from csrecon.sensing.operators.sampling import PhiFacts, Rows, Sampling
 from csrecon.sensing.operators.transforms import TransformSampling
 
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 
 _BAND = 2**20  # pixels per band of the gradient
 _DRAWN, _DRAWN_PER_VALUE = 2**24, 2**16  # entries of a dense Φ from a seed: any, or per value
-_RANK_TOLERANCE = 1e-5  # relative to the largest singular value; below it there is only rounding
+_SMALLEST = float(np.finfo(np.float32).tiny)  # below it values lose digits
 
 
 def square_side(n: int) -> int:
@@ -196,9 +197,17 @@ class BlockOperator(LinearOperator):
         return BlockOperator(self.phi, self.image_shape, self.block, self.rows.absolute())
 
     @property
+    def _generated(self) -> bool:
+        """Whether Φ was generated: then it has no errors, and noise on y was recorded with y."""
+        return self.phi.seed is not None
+
+    @property
     def batch_key(self) -> Hashable | None:
-        """Φ, block and image shape; None if blocks are missing."""
-        if self.present is not None:
+        """Φ, block and image shape.
+
+        None if blocks are missing, or if y has an influence on which components of Φ are kept.
+        """
+        if self.present is not None or not (self._generated or self.phi.well_conditioned):
             return None
         return self.phi.sha256, self.block, self.image_shape
 
@@ -219,35 +228,30 @@ class BlockOperator(LinearOperator):
     def normalized(self, y: Tensor, noise: float) -> tuple[LinearOperator, Tensor, float]:
         """Orthonormalize Φ = U S Vᵀ: Φ' = Vᵀ, y' = S⁻¹ Uᵀ y, and noise · rms(1/S).
 
-        Singular values below 1e-5 of the largest are discarded. Returns `self` and `y` unchanged
-        if the rows are orthonormal already.
+        Singular values below 1e-5 of the largest are discarded, and weak components of which y
+        tells only noise (`orthonormal.py`). Returns `self` and `y` unchanged if the rows are
+        orthonormal already.
 
         Raises:
-            InputError: Φ is zero.
+            InputError: Φ is zero, or its scale is too small for float32.
         """
         if self.tight:
             return self, y, noise
         dense = self.rows.matrix().cpu().numpy().astype(np.float64)
-        u, s, vt = np.linalg.svd(dense, full_matrices=False)
-        if s[0] == 0:
+        if not dense.any():
             raise InputError("Φ is zero everywhere: there is nothing to reconstruct from.")
-        rank = int((s > _RANK_TOLERANCE * s[0]).sum())
-        with np.errstate(over="ignore"):
-            scaled = (u[:, :rank] / s[:rank]).astype(np.float32)
-        if not np.isfinite(scaled).all():
-            raise InputError(f"Φ is scaled by {s[0]:.1e}, too small for float32: rescale it and y.")
-        if rank < self.m:
-            log.info(
-                "Φ has rank %d of %d rows (singular values below %.1e of the largest discarded).",
-                rank,
-                self.m,
-                _RANK_TOLERANCE,
-            )
-        to_new = torch.from_numpy(scaled).to(y.device)
-        rows = Phi(np.ascontiguousarray(vt[:rank], dtype=np.float32))
+        size = float(np.abs(dense).max())
+        if size < _SMALLEST:
+            raise InputError(f"Φ is scaled by {size:.1e}, too small for float32: rescale it and y.")
+        values = y.cpu().double()
+        observed = values[:, self.present.cpu() > 0] if self.present is not None else values
+        if self._generated and not noise:
+            observed = values[:0]  # exact: no errors to estimate
+        new = orthonormalized(dense, self.block, observed.reshape(-1, self.m).numpy(), noise)
+        converted = (values @ torch.from_numpy(new.to_new)).float().to(y.device)
+        rows = Phi(np.ascontiguousarray(new.rows, dtype=np.float32))
         operator = BlockOperator(rows, self.image_shape, self.block, None, self.present)
-        growth = float(np.sqrt(np.mean(s[:rank] ** -2.0)))
-        return operator.to(y.device), y @ to_new, growth * noise
+        return operator.to(y.device), converted, new.noise
 
 
 class BlockSpec(OperatorSpec):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from csrecon.errors import InputError, UsageError
 from csrecon.io.files import sha256
+from csrecon.sensing.operators.orthonormal import well_conditioned
 from csrecon.sensing.operators.sampling import MAX_ENTRIES, MatrixRows, Rows, Sampling
 
 
@@ -131,6 +132,11 @@ class Phi(Sampling):
     def scale(self) -> float:
         """Root mean square of the row norms."""
         return float(np.linalg.norm(self.matrix)) / math.sqrt(len(self.matrix))
+
+    @cached_property
+    def well_conditioned(self) -> bool:
+        """Whether no component of Φ is weak, so that all are kept when it is orthonormalized."""
+        return self.kind == "gaussian" or well_conditioned(self.matrix.astype(np.float64))
 
 
 @lru_cache(maxsize=4)

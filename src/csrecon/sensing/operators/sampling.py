@@ -120,6 +120,11 @@ class Sampling(ABC):
         """Root mean square of the row norms."""
 
     @property
+    @abstractmethod
+    def well_conditioned(self) -> bool:
+        """Whether no component of Φ is weak, so that all are kept when it is orthonormalized."""
+
+    @property
     def fingerprint(self) -> tuple[float, ...]:
         """The 16 numbers L Φ R, row by row."""
         m, n = self.shape

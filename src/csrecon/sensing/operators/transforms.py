@@ -147,6 +147,11 @@ class TransformSampling(Sampling):
         """1: the rows are orthonormal."""
         return 1.0
 
+    @property
+    def well_conditioned(self) -> bool:
+        """True: the rows are orthonormal."""
+        return True
+
 
 def _orders(count: int, n: int, seed: int) -> list[NDArray[np.int64]]:
     """`count` random permutations of n elements, from the raw stream of a seed."""
