@@ -4,6 +4,7 @@ An item is everything that a command needs when it is given its name: a measurem
 sidecar, a folder with its images. `kinds` says for what it may be given.
 """
 
+import io
 import json
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -56,6 +57,13 @@ def scene(height: int = SIDE, width: int = SIDE) -> NDArray[np.uint8]:
         60 + 120 * ((row // 8 + column // 8) % 2),
     ]
     return np.stack(planes, axis=-1).astype(np.uint8)
+
+
+def png(height: int, width: int = SIDE) -> bytes:
+    """A PNG file of `scene`."""
+    stream = io.BytesIO()
+    Image.fromarray(scene(height, width)).save(stream, "PNG")
+    return stream.getvalue()
 
 
 def make(forked: Forked) -> list[Item]:

@@ -3,7 +3,7 @@
 Importing PyTorch takes a second or two, a fork some milliseconds. The forking process imports but
 never computes, so it has no threads that a fork could lose; it is a process of its own, which takes
 one request per line on stdin and answers with one line. A child runs `csrecon ARGUMENTS` as the
-console script does, in its own session and folder, with limits on memory and on the size of files,
+console script does, in its own process group and folder, with limits on memory and on the size of files,
 and may be sent a signal at a given moment.
 
     with Forked() as forked:
@@ -15,6 +15,7 @@ Linux only. `python benchmarks/forked.py` alone is that process.
 import atexit
 import contextlib
 import faulthandler
+import fcntl
 import gc
 import importlib
 import json
@@ -39,9 +40,15 @@ _IMPORTED = (
     *(f"PIL.{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Png", "Ppm", "Tiff", "WebP")),
     *("cv2", "h5py", "requests", "scipy.io", "scipy.ndimage", "scipy.sparse", "torch._dynamo"),
     *("encodings.cp437", "encodings.idna", "encodings.utf_8_sig", "pydantic.type_adapter"),
-    *("matplotlib.backends.backend_agg", "matplotlib.pyplot", "rich._emoji_codes", "huggingface_hub"),
+    *(
+        "matplotlib.backends.backend_agg",
+        "matplotlib.pyplot",
+        "rich._emoji_codes",
+        "huggingface_hub",
+    ),
     *("typer._adapters", "typer._click.decorators", "typer.rich_utils", "unittest.mock"),
 )
+_OUTPUT = 2**20  # bytes that a command may print; a pipe holds them until it ends
 _POLL = 0.0002  # seconds between two looks at a folder
 
 
@@ -70,11 +77,13 @@ class Limits:
         seconds: of time; then it is killed.
         memory: bytes of address space above what the imports take.
         file_size: bytes of one file.
+        full_output: whether stdout is on a full disk.
     """
 
     seconds: float = 60.0
     memory: int | None = 6 * 2**30
     file_size: int | None = None
+    full_output: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,7 +120,6 @@ class Forked:
 
     def __init__(self, setups: Sequence[Path] = (), lists: Path | None = None) -> None:
         environment = {**os.environ, **dict.fromkeys(_ONE_THREAD, "1"), "MPLBACKEND": "agg"}
-        self._output = tempfile.TemporaryDirectory()
         request = {"setups": [str(path) for path in setups], "lists": str(lists) if lists else None}
         self._process = subprocess.Popen(
             [sys.executable, __file__, json.dumps(request)],
@@ -123,20 +131,21 @@ class Forked:
         self._answer()
 
     def __enter__(self) -> "Forked":
+        """Start."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """End."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
-        self._output.cleanup()
 
     def run(
         self,
         arguments: Sequence[str],
         folder: Path,
         environment: dict[str, str] | None = None,
-        limits: Limits = Limits(),  # noqa: B008 - frozen
+        limits: Limits = Limits(),
         sent: Signal | None = None,
         meanwhile: Callable[[], None] | None = None,
     ) -> Done:
@@ -144,18 +153,16 @@ class Forked:
 
         Args:
             arguments: of the command line; `call FILE FUNCTION …` calls a function of a Python
-                file with the rest, and its result is the exit code.
+                file (relative to this one's folder) with the rest, and its result is the exit code.
             folder: the working directory.
             environment: changes to the environment.
             limits: of the child.
             sent: a signal, or None.
             meanwhile: called again and again while the command runs.
         """
-        out = Path(self._output.name)
         request = {
             "arguments": list(arguments),
             "folder": str(folder),
-            "output": str(out),
             "environment": environment or {},
             "limits": asdict(limits),
             "sent": asdict(sent) if sent else None,
@@ -165,12 +172,7 @@ class Forked:
         self._process.stdin.flush()
         while meanwhile and not select.select([self._process.stdout], [], [], 0)[0]:
             meanwhile()
-        answer = self._answer()
-        texts = {
-            name: (out / name).read_bytes()[: 2**20].decode(errors="backslashreplace")
-            for name in ("stdout", "stderr")
-        }
-        return Done(**answer, **texts)
+        return Done(**self._answer())
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -193,12 +195,24 @@ def _serve(setup: dict[str, Any], requests: IO[bytes], answers: IO[bytes]) -> No
     answers.flush()
     for line in requests:
         request = json.loads(line)
+        pipes = [os.pipe(), os.pipe()]
+        for reading, _ in pipes:
+            fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, _OUTPUT)
+            os.set_blocking(reading, False)
         child = os.fork()
         if not child:
             requests.close()
             answers.close()
-            _child(request)
-        answers.write(json.dumps(_watched(child, request)).encode() + b"\n")
+            _child(request, [writing for _, writing in pipes])
+        with contextlib.suppress(OSError):
+            os.setpgid(child, child)  # here too: whoever is first
+        for _, writing in pipes:
+            os.close(writing)
+        answer = _watched(child, request)
+        for name, (reading, _) in zip(("stdout", "stderr"), pipes, strict=True):
+            with os.fdopen(reading, "rb") as stream:
+                answer[name] = (stream.read() or b"").decode(errors="backslashreplace")
+        answers.write(json.dumps(answer).encode() + b"\n")
         answers.flush()
 
 
@@ -206,9 +220,10 @@ def _prepare() -> None:
     """Import what any command imports; compute nothing."""
     for name in _IMPORTED:
         importlib.import_module(name)
-    import csrecon  # noqa: PLC0415
     import torch  # noqa: PLC0415
     import typer  # noqa: PLC0415
+
+    import csrecon  # noqa: PLC0415
 
     torch.set_num_threads(1)
     for module in pkgutil.walk_packages(csrecon.__path__, "csrecon."):
@@ -294,17 +309,19 @@ def _changed(folder: str, ended: select.poll, end: float) -> bool:
     return True
 
 
-def _child(request: dict[str, Any]) -> None:
+def _child(request: dict[str, Any], outputs: list[int]) -> None:
     """Become the command; never returns."""
     code = 1
     try:
-        os.setsid()
+        os.setpgid(0, 0)
         os.chdir(request["folder"])
-        for number, name in ((0, os.devnull), (1, "stdout"), (2, "stderr")):
-            flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-            handle = os.open(name if number == 0 else f"{request['output']}/{name}", flags, 0o600)
-            os.dup2(handle, number)
-            os.close(handle)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        if request["limits"]["full_output"]:
+            outputs[0] = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(outputs[0], 1)
+        os.dup2(outputs[1], 2)
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+        sys.stderr = os.fdopen(2, "w", 1, "utf-8", "backslashreplace", closefd=False)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.update(request["environment"])
         tempfile.tempdir = None
@@ -337,7 +354,8 @@ def _limit(limits: dict[str, Any]) -> None:
 
 def _command(arguments: list[str]) -> int:
     if arguments[:1] == ["call"]:
-        return int(runpy.run_path(arguments[1])[arguments[2]](*arguments[3:]))
+        script = Path(__file__).parent / arguments[1]
+        return int(runpy.run_path(str(script))[arguments[2]](*arguments[3:]))
     from csrecon.cli.app import main  # noqa: PLC0415
 
     sys.argv = ["csrecon", *arguments]
