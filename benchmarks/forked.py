@@ -3,8 +3,8 @@
 Importing PyTorch takes a second or two, a fork some milliseconds. The forking process imports but
 never computes, so it has no threads that a fork could lose; it is a process of its own, which takes
 one request per line on stdin and answers with one line. A child runs `csrecon ARGUMENTS` as the
-console script does, in its own process group and folder, with limits on memory and on the size of files,
-and may be sent a signal at a given moment.
+console script does, in its own process group and folder, with limits on memory and on the size of
+files, and may be sent a signal at a given moment.
 
     with Forked() as forked:
         done = forked.run(["sample", "img.png", "--ratio", "0.1"], folder)

@@ -231,6 +231,11 @@ class Grammar:
         return draw.choice([item.name for item in self._items if kind in item.kinds])
 
 
+def options(command: str) -> dict[str, int]:
+    """The options of a command with their numbers of values."""
+    return dict(_commands(typer.main.get_command(app)))[command]
+
+
 def _commands(command: Any, name: str = "") -> list[tuple[str, dict[str, int]]]:
     """Every command with its options and their numbers of values."""
     if hasattr(command, "commands"):

@@ -109,8 +109,9 @@ def _inputs(case: Case, play: Play) -> set[str]:
                 if text and len(text) < 256 and "\0" not in text:
                     named.add(os.path.relpath(os.path.realpath(play.place / text), play.place))
     found = {path for path in play.before for name in named if _within(path, name)}
-    partners = {str(Path(path).with_suffix(s)) for path in found for s in (".json", ".npy")}
-    return found | (partners & {*case.files} if case.command != "plot" else set())
+    stems = {path.rpartition(".")[0] for path in found}
+    partners = {path for path in case.files if path.rpartition(".")[0] in stems}
+    return found | {path for path in partners if Path(path).suffix in (".json", ".npy")}
 
 
 def _within(path: str, name: str) -> bool:

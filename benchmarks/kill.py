@@ -153,7 +153,8 @@ class Killer:
         found = plan.state(place)
         tally.found[_check(ready, found, "after the kill")] += 1
         self._check_inputs(place)
-        self._again(plan, place, command.environment, found == ready.new)
+        finished = plan.final is None and found == ready.new
+        self._again(plan, place, command.environment, finished)
         self._check_inputs(place)
         end = (plan.final or plan.state)(place)
         if end != ready.end:
@@ -164,8 +165,8 @@ class Killer:
 
     def _again(self, plan: Plan, place: Path, extra: Mapping[str, str], finished: bool) -> None:
         """Give the command again as a user would."""
-        extras = [word for word in plan.again if word not in plan.command]
-        for words in ([*plan.command], [*plan.command, *extras]):
+        extras = [[word] for word in plan.again if word not in plan.command]
+        for words in ([*plan.command, *extra_words] for extra_words in ([], *extras)):
             done = self._run(words, place, extra)
             if done.code == 0 or (finished and done.code == 2 and words == [*plan.command]):
                 return

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import corpus
+import grammar
 import loopback
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ class Plan:
         command: its words.
         state: reads the result in a folder.
         before: commands whose result is there before; none for a first write.
-        again: options that a user adds to do it again.
+        again: options that a user adds to do it again, the next if one does not do.
         final: like `state`, for a finished result.
     """
 
@@ -119,7 +120,9 @@ def _run(folder: Path) -> State:
         recipe = Recipe.model_validate_json(text)
         found["recipe"] = "whole"
         if (run / checkpoint.FILE).exists():
-            checkpoint.load(run, recipe)
+            state = torch.load(run / checkpoint.FILE, weights_only=True)
+            if state["recipe"] != checkpoint.fingerprint(recipe):
+                raise Loss("a checkpoint of another recipe")
             found["checkpoint"] = "whole"
     elif (run / checkpoint.FILE).exists():
         raise Loss("a checkpoint without its recipe")
@@ -170,6 +173,7 @@ def _benchmark(folder: Path) -> State:
 _SAMPLE = ("sample", "--ratio", "0.5", "--block", "8")
 _LAB = ("--phi", "phi.npy", "--shape", "24x24")
 _TRAIN = ("train", "rista", "--data", "photos", "--out", "run", *corpus.TINY_TRAINING)
+_RESUMED = ("--resume", "--overwrite")
 _TV = ("--model", "tv:iterations=2")
 _BENCH = ("bench", "--dataset", "photos", "--ratio", "0.3", "--resume", "-o", "report/")
 _TWO = ("--model", "tv:iterations=2", "--model", "tv:iterations=3")
@@ -183,6 +187,23 @@ class Command:
 
     plans: Sequence[Plan]
     environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def _trainings() -> list[Plan]:
+    plans = [
+        Plan(_TRAIN, _run, again=_RESUMED, final=_trained),
+        Plan(
+            (*_TRAIN, "--resume"),
+            _run,
+            [(*_TRAIN, "--max-time", "0.001s")],
+            again=_RESUMED,
+            final=_trained,
+        ),
+    ]
+    if "--overwrite" in grammar.options("train"):
+        old = (*_TRAIN, "--set", "seed=1")
+        plans.append(Plan((*_TRAIN, "--overwrite"), _run, [old], again=(), final=_trained))
+    return plans
 
 
 COMMANDS: dict[str, Command] = {
@@ -236,18 +257,7 @@ COMMANDS: dict[str, Command] = {
             ),
         ]
     ),
-    "train": Command(
-        [
-            Plan(_TRAIN, _run, again=("--resume",), final=_trained),
-            Plan(
-                (*_TRAIN, "--resume"),
-                _run,
-                [(*_TRAIN, "--max-time", "0.001s")],
-                again=("--resume",),
-                final=_trained,
-            ),
-        ]
-    ),
+    "train": Command(_trainings()),
     "download": Command(
         [Plan(("data", "download", loopback.SET, "--json"), _set, again=())],
         {"CSRECON_OFFLINE": "0"},
