@@ -38,7 +38,7 @@ from typing import IO, Any
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _IMPORTED = (
     *(f"PIL.{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Png", "Ppm", "Tiff", "WebP")),
-    *("cv2", "h5py", "requests", "scipy.io", "scipy.ndimage", "scipy.sparse", "torch._dynamo"),
+    *("cv2", "h5py", "requests", "scipy.io", "scipy.ndimage", "scipy.sparse"),
     *("encodings.cp437", "encodings.idna", "encodings.utf_8_sig", "pydantic.type_adapter"),
     *(
         "matplotlib.backends.backend_agg",
@@ -195,6 +195,8 @@ def _serve(setup: dict[str, Any], requests: IO[bytes], answers: IO[bytes]) -> No
     answers.flush()
     for line in requests:
         request = json.loads(line)
+        if request["arguments"][:1] == ["train"]:
+            importlib.import_module("torch._dynamo")  # some seconds, which optimisers need
         pipes = [os.pipe(), os.pipe()]
         for reading, _ in pipes:
             fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, _OUTPUT)
@@ -330,6 +332,7 @@ def _child(request: dict[str, Any], outputs: list[int]) -> None:
         _limit(limits)
         code = _command(request["arguments"])
         threading._shutdown()  # type: ignore[attr-defined]
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         faulthandler.cancel_dump_traceback_later()
         atexit._run_exitfuncs()
     except KeyboardInterrupt:

@@ -63,7 +63,9 @@ class Modes:
     def _options(self, draw: random.Random) -> Case:
         case = self._case("options", self._grammar.odd(draw))
         outputs = [group[-1] for group in case.words if group[0] in ("-o", "--output", "--out")]
-        old = {name: b"old" for name in outputs if _is_name(name) and draw.random() < 0.3}
+        taken = {path.partition("/")[0] for path in case.files} | {*case.links, *case.fifos}
+        free = [name for name in outputs if _is_name(name) and name not in {*taken, *case.folders}]
+        old = {name: b"old" for name in free if draw.random() < 0.3}
         return replace(case, files={**old, **case.files})
 
     def _damage(self, draw: random.Random) -> Case:
