@@ -66,15 +66,16 @@ def png(height: int, width: int = SIDE) -> bytes:
     return stream.getvalue()
 
 
-def make(forked: Forked) -> list[Item]:
-    """The corpus; a run and a report are made by commands."""
+def make(forked: Forked, brief: bool = False) -> list[Item]:
+    """The corpus; a run and a report are made by commands, and left out if it is brief."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _images(folder)
         _arrays(folder)
         _measurements(folder)
         _weights(folder)
-        _results(folder, forked)
+        if not brief:
+            _results(folder, forked)
         return [*_items(folder)]
 
 
@@ -207,6 +208,8 @@ def _items(folder: Path) -> Iterable[Item]:
         place = folder / name
         paths = sorted(place.rglob("*")) if place.is_dir() else [place]
         files = {str(p.relative_to(folder)): p.read_bytes() for p in paths if p.is_file()}
+        if not files:
+            continue
         yield Item(name, frozenset(kinds), files)
     for path in sorted(folder.iterdir()):
         name, suffix = path.name, path.suffix

@@ -31,8 +31,9 @@ import minimise
 import readers
 from cases import Case, Play, Stage, plain, stored
 from forked import Forked
-from modes import READER, Modes
+from modes import READER, WEIGHTS, Modes
 
+_LATE_TRIALS = 10  # of a case that does not end
 _TRIES = 3  # of a case with a signal, whose moment varies
 _NO_NETWORK = "http://127.0.0.1:9"
 _ENVIRONMENT = {
@@ -56,7 +57,7 @@ class Fuzzer:
         bodies = {f"{index}.png": corpus.png(30 + index) for index in range(3)}
         self._server = loopback.Loopback(bodies)
         self._forked = Forked(setups, loopback.lists(folder / "lists", bodies))
-        self.items = corpus.make(self._forked)
+        self.items: list[corpus.Item] = []
         self._stage = Stage(self._forked, _ENVIRONMENT)
 
     def __enter__(self) -> "Fuzzer":
@@ -68,6 +69,10 @@ class Fuzzer:
         self._stage.__exit__()
         self._forked.__exit__()
         self._server.__exit__()
+
+    def seed(self, modes: Sequence[str]) -> None:
+        """Make the corpus that these modes start from."""
+        self.items = corpus.make(self._forked, brief=[*modes] == ["readers"])
 
     def play(self, case: Case) -> tuple[Play, list[str]]:
         """Play a case; what happened, and its symptoms."""
@@ -130,8 +135,9 @@ class Found:
 def fuzz(fuzzer: Fuzzer, options: argparse.Namespace) -> Found:
     """Draw and play cases until the time is up."""
     draw = random.Random(options.seed)
+    chosen = options.modes.split(",") if options.modes else [*WEIGHTS]
+    fuzzer.seed(chosen)
     modes = Modes(fuzzer.items)
-    chosen = options.modes.split(",") if options.modes else [*modes.all]
     found = Found()
     end = time.monotonic() + 60 * options.minutes
     while time.monotonic() < end:
@@ -163,10 +169,10 @@ def _record(
         return
     print(f"{symptom}\n    {plain(case.arguments)}", file=sys.stderr, flush=True)
     first = fuzzer.single(case, play) if case.mode == "readers" else case
-    seconds = options.minimise if fuzzer.shows(first, symptom) else 0
+    trials = options.minimise if fuzzer.shows(first, symptom) else 0
     if play.done.late:
-        seconds = min(seconds, 10 * play.done.seconds)
-    least = minimise.minimise(first, lambda other: fuzzer.shows(other, symptom), seconds)
+        trials = min(trials, _LATE_TRIALS)
+    least = minimise.minimise(first, lambda other: fuzzer.shows(other, symptom), trials)
     name = re.sub(r"\W+", "-", symptom.lower())[:60].strip("-")
     folder = options.keep / f"{len(found.faults) + 1:03d}-{name}"
     least.store(folder)
@@ -177,7 +183,7 @@ def _record(
         "count": 1,
         "mode": case.mode,
         "command": plain(least.arguments),
-        "again": bool(seconds),
+        "again": bool(trials),
         "kept": str(folder),
     }
     print(f"    least: {plain(least.arguments)} -> {folder}", file=sys.stderr, flush=True)
@@ -209,7 +215,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, default=Path("faults"), help="folder of the faults")
     parser.add_argument("--replay", type=Path, help="play the cases of this folder again")
     parser.add_argument("--json", type=Path, help="also write the summary to this file")
-    parser.add_argument("--minimise", type=float, default=30, help="seconds for each symptom")
+    parser.add_argument("--minimise", type=int, default=150, help="trials for each symptom")
     parser.add_argument(
         "--setup", type=Path, action="append", default=[], help="a Python file to run first"
     )

@@ -1,10 +1,9 @@
 """Delta debugging: the smallest case that still shows a symptom.
 
-Fewer words, fewer files, fewer changed bytes, shorter files, in this order, as long as there is
-time. Source: Zeller and Hildebrandt, IEEE Transactions on Software Engineering 2002.
+Fewer words, fewer files, fewer changed bytes, shorter files, in this order, in so many trials.
+Source: Zeller and Hildebrandt, IEEE Transactions on Software Engineering 2002.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -12,28 +11,28 @@ from typing import TypeVar
 from cases import Case
 
 T = TypeVar("T")
-_SMALL = 16  # bytes; shorter pieces of a file are not tried one by one
+_SMALL = 16  # bytes; shorter pieces are left out only of what is short already
 
 
 class _Enough(Exception):  # noqa: N818 - not an error
     pass
 
 
-def minimise(case: Case, shows: Callable[[Case], bool], seconds: float) -> Case:
-    """The smallest case found in this time.
+def minimise(case: Case, shows: Callable[[Case], bool], trials: int) -> Case:
+    """The smallest case found in some trials.
 
     Args:
         case: it shows the symptom.
         shows: whether another one does.
-        seconds: for all trials.
+        trials: at most.
     """
-    end = time.monotonic() + seconds
-    best = case
+    best, left = case, trials
 
     def better(other: Case) -> bool:
-        nonlocal best
-        if time.monotonic() > end:
+        nonlocal best, left
+        if not left:
             raise _Enough
+        left -= 1
         if not shows(other):
             return False
         best = other
@@ -93,7 +92,7 @@ def _fewer(items: Sequence[T], shows: Callable[[tuple[T, ...]], bool]) -> None:
 def _shorter(content: bytes, shows: Callable[[bytes], bool]) -> None:
     """Leave out as many bytes as possible, in pieces of halving sizes."""
     size = len(content)
-    while size >= min(_SMALL, len(content) or _SMALL):
+    while size and (size >= _SMALL or len(content) <= 8 * _SMALL):
         start = 0
         while start < len(content):
             fewer = content[:start] + content[start + size :]

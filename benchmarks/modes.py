@@ -2,7 +2,7 @@
 
 import random
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from cases import Case, Edit, Words, with_items
@@ -13,6 +13,16 @@ from loopback import MISDEEDS, SET
 
 LIMITS = Limits(seconds=60, memory=5 * 2**30)
 READER = ("call", "readers.py", "read")
+WEIGHTS = {
+    "readers": 2,
+    "options": 6,
+    "damage": 4,
+    "signals": 2,
+    "disk": 2,
+    "memory": 1,
+    "downloads": 1,
+}
+"""Mode -> how often it is drawn."""
 _AT_ONCE = 30  # files that one child reads
 _DOWNLOADS: tuple[Words, ...] = (
     (("data", "download", SET), ("--json",)),
@@ -31,20 +41,12 @@ class Modes:
         self._grammar = Grammar(items)
         self._items = list(items)
         self._files = {item.name: item.files for item in items}
-        self.all: Mapping[str, tuple[int, Callable[[random.Random], Case]]] = {
-            "readers": (2, self._readers),
-            "options": (6, self._options),
-            "damage": (4, self._damage),
-            "signals": (2, self._signals),
-            "disk": (2, self._disk),
-            "memory": (1, self._memory),
-            "downloads": (1, self._downloads),
-        }
 
     def draw(self, draw: random.Random, chosen: Sequence[str]) -> Case:
         """A case of one of the chosen modes."""
-        weights = [self.all[name][0] for name in chosen]
-        return self.all[draw.choices(chosen, weights)[0]][1](draw)
+        mode = draw.choices(chosen, [WEIGHTS[name] for name in chosen])[0]
+        case: Case = getattr(self, f"_{mode}")(draw)
+        return case
 
     def _readers(self, draw: random.Random) -> Case:
         chosen = draw.sample(

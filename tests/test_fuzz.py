@@ -60,7 +60,7 @@ def test_a_short_run_of_the_fuzzer_finds_nothing():
 
 def test_a_planted_fault_is_found_and_minimised(tmp_path):
     (tmp_path / "planted.py").write_text(FAULT)
-    options = ("--setup", tmp_path / "planted.py", "--modes", "readers", "--minimise", 5)
+    options = ("--setup", tmp_path / "planted.py", "--modes", "readers", "--minimise", 99)
     found = script("fuzz", "--minutes", 0.1, *options, "--keep", tmp_path / "kept", code=1)
     assert found["faults"].keys() == {"call: exit 1: IndexError in io/arrays.py read"}
     (fault,) = found["faults"].values()
