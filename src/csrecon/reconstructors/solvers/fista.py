@@ -31,13 +31,7 @@ def block_dct(x: Tensor, size: int, shift: int, inverse: bool = False) -> Tensor
     """The DCT of every block of (B, C, H, W), in place of its pixels; orthonormal.
 
     The grid of blocks begins `shift` pixels (0..size-1) above and left of the image's corner.
-    Computed in the precision of x, also under autocast.
     """
-    with torch.autocast(x.device.type, enabled=False):
-        return _block_dct(x, size, shift, inverse)
-
-
-def _block_dct(x: Tensor, size: int, shift: int, inverse: bool) -> Tensor:
     for axis in (-2, -1):
         along = x.movedim(axis, -1)
         length = along.shape[-1]
