@@ -359,7 +359,7 @@ def _command(arguments: list[str]) -> int:
     if arguments[:1] == ["call"]:
         script = Path(__file__).parent / arguments[1]
         return int(runpy.run_path(str(script))[arguments[2]](*arguments[3:]))
-    from csrecon.cli.app import main  # noqa: PLC0415
+    from csrecon.cli import main  # noqa: PLC0415
 
     sys.argv = ["csrecon", *arguments]
     try:
