@@ -166,8 +166,9 @@ def _results(folder: Path, forked: Forked) -> None:
     """A report, a result cache and a run."""
     environment = {"CSRECON_CACHE": str(folder / "cache"), "CSRECON_OFFLINE": "1"}
     models = [f"--model={name}:iterations={count}" for name in ("tv", "fista") for count in (2, 3)]
+    kept = ("--precision=fp32", "--resume", "-o", "report")
     for command in (
-        ["bench", "--dataset", "photos", *models, "--ratio=0.3,0.5", "--resume", "-o", "report"],
+        ["bench", "--dataset", "photos", *models, "--ratio=0.3,0.5", *kept],
         ["train", "rista", "--data", "photos", "--out", "run", *TINY_TRAINING],
     ):
         done = forked.run(command, folder, environment)
