@@ -13,6 +13,7 @@ the command printed; `--replay` plays such cases again. The exit code is 1 if th
 
 import argparse
 import collections
+import itertools
 import json
 import random
 import re
@@ -133,14 +134,16 @@ class Found:
 
 
 def fuzz(fuzzer: Fuzzer, options: argparse.Namespace) -> Found:
-    """Draw and play cases until the time is up."""
+    """Draw and play cases until the time is up, or so many are played."""
     draw = random.Random(options.seed)
     chosen = options.modes.split(",") if options.modes else [*WEIGHTS]
     fuzzer.seed(chosen)
     modes = Modes(fuzzer.items)
     found = Found()
     end = time.monotonic() + 60 * options.minutes
-    while time.monotonic() < end:
+    for _ in range(options.cases) if options.cases else itertools.count():
+        if time.monotonic() > end:
+            break
         case = modes.draw(draw, chosen)
         play, symptoms = fuzzer.play(case)
         if case.mode == "readers":
@@ -210,6 +213,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--cases", type=int, help="end after so many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--modes", help="separated by commas; all by default")
     parser.add_argument("--keep", type=Path, default=Path("faults"), help="folder of the faults")
