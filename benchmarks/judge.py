@@ -159,7 +159,9 @@ def _unreadable(play: Play, path: str) -> list[str]:
         return []
     except (CsreconError, OSError, ValueError, RuntimeError) as error:
         return [f"an unreadable {suffix}: {cause(f'error: {type(error).__name__}: {error}')}"]
-    if play.done.code == 0 and any(not np.isfinite(value).all() for value in values):
+    masked = re.search(r"not measured|unmeasured|missing", play.done.stdout)  # NaN by design
+    known = np.isinf if masked or play.done.code else lambda value: ~np.isfinite(value)
+    if any(known(value).any() for value in values):
         return [f"NaN or infinity in {suffix}"]
     return []
 
