@@ -53,7 +53,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, limits a
 
 
 def test_a_short_run_of_the_fuzzer_finds_nothing():
-    found = script("fuzz", "--cases", 60, "--seed", 5, code=0)
+    modes = "readers,options,damage,disk"  # the others depend on the machine's speed
+    found = script("fuzz", "--cases", 60, "--seed", 5, "--modes", modes, code=0)
     assert found["cases"] > 60
     assert len(found["by mode"]) > 3
 
