@@ -1,121 +1,245 @@
-"""Fuzz the readers of csrecon: python benchmarks/fuzz.py [--minutes 10] [--seed 0]
+"""Fuzz csrecon: every reader and the whole command line.
 
-Every reader gets valid files of its format with bytes changed, removed, repeated or inserted. A
-reader may read or refuse (InputError, ModelError, UsageError). Anything else is reported with the
-file that caused it, and the exit code is 1.
+    python benchmarks/fuzz.py --minutes 60 --seed 0 --keep faults --json faults.json
+    python benchmarks/fuzz.py --replay faults
+    python benchmarks/fuzz.py --modes readers,damage --minutes 5
+
+Seven modes: readers (damaged files, thirty to a child), options (extreme and nonsensical values),
+damage (ordinary commands on damaged files), signals (SIGINT, SIGTERM), disk (almost full), memory
+(almost none), downloads (from a server that misbehaves). What must hold after each case is in
+judge.py. The first case of every symptom is minimised and kept in a folder, with its files and what
+the command printed; `--replay` plays such cases again. The exit code is 1 if there is any fault.
 """
 
 import argparse
 import collections
+import itertools
 import json
 import random
+import re
 import sys
 import tempfile
 import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-import h5py
-import numpy as np
-from PIL import Image
-from scipy.io import savemat
+import corpus
+import judge
+import loopback
+import minimise
+import readers
+from cases import Case, Play, Stage, plain, stored
+from forked import Forked
+from modes import READER, WEIGHTS, Modes
 
-import csrecon
-from csrecon import zoo
-from csrecon.errors import InputError, ModelError, UsageError
-from csrecon.evaluation.selftest import GOLDEN
-from csrecon.io import arrays, images
-from csrecon.sensing import native
-from csrecon.zoo import cards
-
-Y = np.arange(24.0).reshape(4, 6)
-
-
-def seeds(folder: Path) -> list[tuple[Path, Callable[[Path], object]]]:
-    """One small valid file of every format, with its reader."""
-    np.save(folder / "a.npy", Y)
-    np.savez_compressed(folder / "a.npz", y=Y)
-    savemat(folder / "a.mat", {"y": Y, "name": "text", "cell": {"b": Y}}, do_compression=True)
-    with h5py.File(folder / "a.h5", "w") as file:
-        file.create_dataset("group/y", data=Y, compression="gzip")
-    np.savetxt(folder / "a.csv", Y, delimiter=",")
-    picture = Image.fromarray((Y * 10).astype(np.uint8))
-    kinds = ["png", "jpg", "tif", "bmp", "webp", "gif"]
-    for kind in kinds:
-        picture.save(folder / f"i.{kind}")
-    m = csrecon.sample(np.asarray(picture), 0.5, block=2)
-    native.save(m, folder / "m.npy")
-    native.save(m, folder / "p.npz")
-    native.save(csrecon.sample(np.asarray(picture), 0.5, kind="fourier"), folder / "f.npz")
-    weights = GOLDEN.with_name("rista.safetensors").read_bytes()
-    (folder / "w.safetensors").write_bytes(weights[:4000])
-    (folder / "models.yaml").write_text("version: 1\nmodels: {}\n")
-    return [
-        *((folder / f"a.{kind}", arrays.read) for kind in ("npy", "npz", "mat", "h5", "csv")),
-        *((folder / f"i.{kind}", images.read) for kind in kinds),
-        (folder / "m.json", lambda path: native.load(path.with_suffix(".npy"))),
-        (folder / "m.npy", native.load),
-        (folder / "p.npz", native.load),
-        (folder / "f.npz", native.load),
-        (folder / "w.safetensors", zoo.load),
-        (folder / "models.yaml", cards.read_cards),
-    ]
+_LATE_TRIALS = 10  # of a case that does not end
+_TRIES = 3  # of a case with a signal, whose moment varies
+_NO_NETWORK = "http://127.0.0.1:9"
+_ENVIRONMENT = {
+    "CSRECON_OFFLINE": "1",
+    "HF_HUB_OFFLINE": "1",
+    "HF_ENDPOINT": _NO_NETWORK,
+    "HTTPS_PROXY": _NO_NETWORK,
+    "NO_PROXY": "127.0.0.1",
+}
 
 
-def damaged(whole: bytes, draw: random.Random) -> bytes:
-    """The bytes with one to eight random faults."""
-    out = bytearray(whole)
-    for _ in range(draw.randint(1, 8)):
-        where = draw.randrange(len(out) + 1)
-        size = draw.randint(1, 1 + len(out) // 8)
-        match draw.randrange(5):
-            case 0:
-                out[where : where + 1] = bytes([draw.randrange(256)])
-            case 1:
-                del out[where : where + size]
-            case 2:
-                out[where:where] = out[where : where + size]
-            case 3:
-                out[where:where] = draw.randbytes(min(size, 64))
-            case 4:
-                out[where : where + 8] = draw.choice([b"\0" * 8, b"\xff" * 8, b"9" * 8, b"[" * 8])
-    return bytes(out)
+class Fuzzer:
+    """Plays cases and collects their symptoms.
+
+    Args:
+        setups: Python files that the forking process runs first.
+        folder: for what it needs.
+    """
+
+    def __init__(self, setups: Sequence[Path], folder: Path) -> None:
+        bodies = {f"{index}.png": corpus.png(30 + index) for index in range(3)}
+        self._server = loopback.Loopback(bodies)
+        self._forked = Forked(setups, loopback.lists(folder / "lists", bodies))
+        self.items: list[corpus.Item] = []
+        self._stage = Stage(self._forked, _ENVIRONMENT)
+
+    def __enter__(self) -> "Fuzzer":
+        """Start."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+        self._stage.__exit__()
+        self._forked.__exit__()
+        self._server.__exit__()
+
+    def seed(self, modes: Sequence[str]) -> None:
+        """Make the corpus that these modes start from."""
+        self.items = corpus.make(self._forked, brief=[*modes] == ["readers"])
+
+    def play(self, case: Case) -> tuple[Play, list[str]]:
+        """Play a case; what happened, and its symptoms."""
+        played = self._play(case)
+        if played.done.code == 1 and case.words[0] != READER:
+            played = self._traced(case, played)
+        return played, judge.symptoms(case, played)
+
+    def _play(self, case: Case) -> Play:
+        self._server.misdeed = case.misdeed or "none"
+        online = {"CSRECON_OFFLINE": "0", "CSRECON_MIRROR": self._server.url}
+        return self._stage.play(case, online if case.misdeed else {})
+
+    def _traced(self, case: Case, played: Play) -> Play:
+        """The same with the traceback of its error, if it fails again."""
+        again = self._play(replace(case, words=(*case.words, ("--debug",))))
+        return again if again.done.code == 1 else played
+
+    def shows(self, case: Case, symptom: str) -> bool:
+        """Whether a case has a symptom, in one of some tries if it depends on a moment."""
+        tries = _TRIES if case.sent else 1
+        return any(symptom in self.play(case)[1] for _ in range(tries))
+
+    def single(self, case: Case, play: Play) -> Case:
+        """The case of the one file that a reader failed on."""
+        name = (play.done.stdout.splitlines() or [case.words[1][0]])[-1]
+        item = next(i for i in self.items if name in (i.name, *i.files))
+        files = {path: content for path, content in case.files.items() if path in item.files}
+        damage = {path: edits for path, edits in case.damage.items() if path in files}
+        return replace(case, words=(READER, (name,)), files=files, damage=damage)
+
+
+@dataclass
+class Found:
+    """What a run found.
+
+    Attributes:
+        cases: mode -> command -> number of cases.
+        codes: exit code -> number of cases.
+        faults: symptom -> number of cases, the command line of the minimal one, its folder.
+    """
+
+    cases: dict[str, collections.Counter[str]] = field(
+        default_factory=lambda: collections.defaultdict(collections.Counter)
+    )
+    codes: collections.Counter[int] = field(default_factory=collections.Counter)
+    faults: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, Any]:
+        """It as JSON can hold it."""
+        cases = {mode: dict(sorted(counts.items())) for mode, counts in sorted(self.cases.items())}
+        return {
+            "cases": sum(sum(counts.values()) for counts in cases.values()),
+            "by mode": cases,
+            "exit codes": {str(code): n for code, n in sorted(self.codes.items())},
+            "faults": self.faults,
+        }
+
+
+def fuzz(fuzzer: Fuzzer, options: argparse.Namespace) -> Found:
+    """Draw and play cases until the time is up, or so many are played."""
+    draw = random.Random(options.seed)
+    chosen = options.modes.split(",") if options.modes else [*WEIGHTS]
+    fuzzer.seed(chosen)
+    modes = Modes(fuzzer.items)
+    found = Found()
+    end = time.monotonic() + 60 * options.minutes
+    for _ in range(options.cases) if options.cases else itertools.count():
+        if time.monotonic() > end:
+            break
+        case = modes.draw(draw, chosen)
+        play, symptoms = fuzzer.play(case)
+        if case.mode == "readers":
+            found.cases["readers"]["read"] += len(play.done.stdout.splitlines())
+            if symptoms and _is_crash(play):
+                symptoms = []
+        else:
+            found.cases[case.mode][case.command] += 1
+        found.codes[play.done.code] += 1
+        for symptom in symptoms:
+            _record(fuzzer, found, options, case, play, symptom)
+    return found
+
+
+def _is_crash(play: Play) -> bool:
+    """Whether a library crashed in the child, which csrecon keeps in a process of its own."""
+    last = (play.done.stdout.splitlines() or [""])[-1]
+    return play.done.code < 0 and not play.done.late and Path(last).suffix in readers.CRASHES
+
+
+def _record(
+    fuzzer: Fuzzer, found: Found, options: argparse.Namespace, case: Case, play: Play, symptom: str
+) -> None:
+    if symptom in found.faults:
+        found.faults[symptom]["count"] += 1
+        return
+    print(f"{symptom}\n    {plain(case.arguments)}", file=sys.stderr, flush=True)
+    first = fuzzer.single(case, play) if case.mode == "readers" else case
+    trials = options.minimise if fuzzer.shows(first, symptom) else 0
+    if play.done.late:
+        trials = min(trials, _LATE_TRIALS)
+    least = minimise.minimise(first, lambda other: fuzzer.shows(other, symptom), trials)
+    name = re.sub(r"\W+", "-", symptom.lower())[:60].strip("-")
+    folder = options.keep / f"{len(found.faults) + 1:03d}-{name}"
+    least.store(folder)
+    (folder / "symptom.txt").write_text(symptom + "\n")
+    (folder / "stdout.txt").write_text(play.done.stdout, errors="backslashreplace")
+    (folder / "stderr.txt").write_text(play.done.stderr, errors="backslashreplace")
+    found.faults[symptom] = {
+        "count": 1,
+        "mode": case.mode,
+        "command": plain(least.arguments),
+        "again": bool(trials),
+        "kept": str(folder),
+    }
+    print(f"    least: {plain(least.arguments)} -> {folder}", file=sys.stderr, flush=True)
+
+
+def replay(fuzzer: Fuzzer, folder: Path) -> dict[str, Any]:
+    """Play every kept case below a folder again."""
+    results = {}
+    for path in sorted(folder.rglob("case.json")):
+        symptom = path.with_name("symptom.txt").read_text().strip()
+        play, symptoms = fuzzer.play(stored(path.parent))
+        results[str(path.parent)] = {
+            "symptom": symptom,
+            "now": symptoms,
+            "code": play.done.code,
+            "said": play.done.stderr[-300:],
+        }
+    return results
 
 
 def main() -> int:
-    """Fuzz until the time is up; print the counts per file."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--minutes", type=float, default=10)
-    options.add_argument("--seed", type=int, default=0)
-    chosen = options.parse_args()
-    draw = random.Random(chosen.seed)
-    warnings.simplefilter("ignore")
-    tried: collections.Counter[str] = collections.Counter()
-    refused: collections.Counter[str] = collections.Counter()
-    faults = 0
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        files = [(path, path.read_bytes(), read) for path, read in seeds(folder)]
-        end = time.monotonic() + 60 * chosen.minutes
-        while time.monotonic() < end:
-            path, whole, read = draw.choice(files)
-            content = damaged(whole, draw)
-            path.write_bytes(content)
-            tried[path.name] += 1
-            try:
-                read(path)
-            except (InputError, ModelError, UsageError):
-                refused[path.name] += 1
-            except Exception as error:
-                faults += 1
-                kept = Path(f"fuzz-{faults}{path.suffix}")
-                kept.write_bytes(content)
-                print(f"{path.name}: {type(error).__name__}: {error} -> {kept}", file=sys.stderr)
-            path.write_bytes(whole)
-    lines = {kind: {"tried": tried[kind], "refused": refused[kind]} for kind in sorted(tried)}
-    print(json.dumps({"seed": chosen.seed, "faults": faults, "files": lines}, indent=2))
-    return int(faults > 0)
+    """Fuzz, or replay; print a summary as JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--cases", type=int, help="end after so many")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--modes", help="separated by commas; all by default")
+    parser.add_argument("--keep", type=Path, default=Path("faults"), help="folder of the faults")
+    parser.add_argument("--replay", type=Path, help="play the cases of this folder again")
+    parser.add_argument("--json", type=Path, help="also write the summary to this file")
+    parser.add_argument("--minimise", type=int, default=150, help="trials for each symptom")
+    parser.add_argument(
+        "--setup", type=Path, action="append", default=[], help="a Python file to run first"
+    )
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name, Fuzzer(options.setup, Path(name)) as fuzzer:
+        return _main(fuzzer, options)
+
+
+def _main(fuzzer: Fuzzer, options: argparse.Namespace) -> int:
+    if options.replay:
+        results = replay(fuzzer, options.replay)
+        print(json.dumps(results, indent=2))
+        return int(any(result["now"] for result in results.values()))
+    found = fuzz(fuzzer, options)
+    summary = {"seed": options.seed, "minutes": options.minutes, **found.summary()}
+    text = json.dumps(summary, indent=2)
+    if options.json:
+        options.json.write_text(text + "\n")
+    print(text)
+    return int(bool(found.faults))
 
 
 if __name__ == "__main__":
