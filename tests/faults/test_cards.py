@@ -36,7 +36,7 @@ def read(text, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["../../x", "..", "/etc/x", "a/b", "a\\b", "", "x" * 300, "a\n"])
-def test_f99(monkeypatch, name):
+def test_f92(monkeypatch, name):
     """A model or hub repository with a name that leads out of the cache
     exit 4, or 2 on the command line; nothing is written"""
     with pytest.raises(ModelError, match="models"):
@@ -74,7 +74,7 @@ except ModelError as error:
 """
 
 
-def test_f100():
+def test_f93():
     """Weights whose metadata describe a network that they do not hold
     exit 4 before any layer is made"""
     path = Path("few.safetensors")
@@ -125,7 +125,7 @@ def test_checkpoints_of_too_many_layers(key):
         "#" * 2**21,
     ],
 )
-def test_f101(monkeypatch, text):
+def test_f94(monkeypatch, text):
     """A models.yaml that refers to itself, doubles itself, or holds numbers without end
     exit 4 in seconds"""
     began = time.monotonic()
@@ -142,7 +142,7 @@ RIGHT = [("arguments", "[]"), ("sets", "[x]"), ("data", "[x]")]
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_f102(field):
+def test_f95(field):
     """A value of a recipe that no training can have, or that is no plain value
     exit 2; the field's name"""
     for value in VALUES:

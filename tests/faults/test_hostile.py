@@ -26,7 +26,7 @@ def shown(path):
     return json.loads(run("inspect", path, "--json").stdout)["arrays"]
 
 
-def test_f84():
+def test_f77():
     """HDF5 groups that are linked to themselves
     every group is visited once"""
     with h5py.File("a.h5", "w") as file:
@@ -40,7 +40,7 @@ def test_f84():
 
 
 @pytest.mark.parametrize("suffix", ["h5", "mat", "npz"])
-def test_f85(suffix):
+def test_f78(suffix):
     """A file that expands without limit over several arrays
     exit 3 before memory is allocated; one of them can be read by its name"""
     path = Path(f"bomb.{suffix}")
@@ -73,7 +73,7 @@ def chunk(path, content, length):
         made.id.write_direct_chunk((0,), content)
 
 
-def test_f86():
+def test_f79():
     """A chunk of an HDF5 file that is larger than its dataset, or than it says
     exit 3; the process that reads it has a bound on its memory"""
     squeeze, size = zlib.compressobj(9, zlib.DEFLATED, -15), 2**31
@@ -85,7 +85,7 @@ def test_f86():
     refused(3, "inspect", "longer.h5", message="not a readable HDF5 file")
 
 
-def test_f87():
+def test_f80():
     """A Python file beside a lab file, under the name of a library that reads it
     it is not run"""
     for name in ("h5py", "scipy", "struct", "csrecon"):
@@ -108,7 +108,7 @@ def test_f87():
     ],
     ids=lambda value: f"{value.dtype}{value.shape}",
 )
-def test_f88(value):
+def test_f81(value):
     """An array that is no measurement, of any shape and type, beside one that is
     `inspect` shows both"""
     np.savez("a.npz", other=value, y=Y)
@@ -135,14 +135,14 @@ def damaged(kind):
 
 
 @pytest.mark.parametrize("kind", ["name", "axes", "lzma", "bzip2", "offset"])
-def test_f89(kind):
+def test_f82(kind):
     """A damaged .npz, whatever Python's reader raises
     exit 3"""
     damaged(kind)
     refused(3, "inspect", "a.npz", message="a.npz")
 
 
-def test_f91(y):
+def test_f84(y):
     """A pipe or a device in place of a file or of its sidecar
     exit 3; nothing is waited for"""
     Path("y.json").unlink()
@@ -177,7 +177,7 @@ def replaced(monkeypatch, code):
     monkeypatch.setattr(subprocess, "run", other)
 
 
-def test_f92(monkeypatch):
+def test_f85(monkeypatch):
     """A MATLAB or HDF5 file that keeps its library busy without end
     exit 3 after a time that depends on its size"""
     savemat("a.mat", {"y": Y})
@@ -187,7 +187,7 @@ def test_f92(monkeypatch):
     refused(3, "inspect", "a.mat", message="too long for its size")
 
 
-def test_f93(monkeypatch):
+def test_f86(monkeypatch):
     """A temporary folder that is full while a MATLAB or HDF5 file is read
     exit 5; no file is left in it"""
     savemat("a.mat", {"y": Y})
@@ -201,7 +201,7 @@ def test_f93(monkeypatch):
     refused(5, "inspect", "a.mat", message="cannot be written")
 
 
-def test_f94():
+def test_f87():
     """A .npz with two arrays of one name, or with an array that is longer than its header says
     exit 3; it is not guessed which one is meant"""
     with zipfile.ZipFile("two.npz", "w") as archive:

@@ -103,7 +103,7 @@ def test_f10():
     refused(3, "sample", "none.png", "--ratio", 0.1, message="no such file")
 
 
-def test_f80():
+def test_f73():
     """A TIFF of signed samples with negative values
     exit 3; subtract the offset. Without negative values, the scale of signed samples"""
     levels = np.arange(64, dtype="<i2").reshape(8, 8) * 500
@@ -116,7 +116,7 @@ def test_f80():
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14])
-def test_f81(bits):
+def test_f74(bits):
     """A TIFF of 10, 12 or 14 bits
     its own white, not that of 16 bits"""
     levels = np.arange(64).reshape(8, 8) * (2**bits - 1) // 63
@@ -124,7 +124,7 @@ def test_f81(bits):
     np.testing.assert_allclose(sampled("deep.tif"), levels / (2**bits - 1), atol=1e-4)
 
 
-def test_f82():
+def test_f75():
     """A compressed big-endian TIFF of floats, whose bytes Pillow swaps twice
     the values that were written"""
     levels = np.linspace(0.2, 0.3, 64, dtype=">f4").reshape(8, 8)
@@ -134,7 +134,7 @@ def test_f82():
     np.testing.assert_allclose(sampled("float.tif"), levels, atol=1e-4)
 
 
-def test_f83(monkeypatch):
+def test_f76(monkeypatch):
     """PostScript under the name of an image
     exit 3; no interpreter is started"""
     Path("gs").write_text("#!/bin/sh\ntouch started\nexit 1\n")
@@ -147,7 +147,7 @@ def test_f83(monkeypatch):
     assert not Path("started").exists()
 
 
-def test_f90():
+def test_f83():
     """A decompression bomb in a set that is verified
     exit 7; it is named, and not decoded"""
     Path("set").mkdir()

@@ -43,7 +43,7 @@ def reading(m):
 
 
 @pytest.mark.parametrize("first", [False, True])
-def test_f65(lab, first):
+def test_f58(lab, first):
     """Lab values (gw, gh, m) or (m, gw, gh) of an image with gh×gw blocks
     exit 3; both grids, unless --block-order F says so"""
     turned = lab[1].reshape(2, 3, 40).swapaxes(0, 1)
@@ -69,7 +69,7 @@ def test_f65_a_list_of_positions_on_several_axes(lab):
 
 
 @pytest.mark.parametrize("offset", [1e6, 1e9])
-def test_f66(lab, offset):
+def test_f59(lab, offset):
     """A large offset, or integers of 64 bits
     removed before the values are rounded to float32"""
     np.save("lab.npy", lab[1] + offset)
@@ -104,7 +104,7 @@ def test_f66_estimated(lab):
     np.testing.assert_allclose(made[1], made[0], rtol=1e-3, atol=1e-3)
 
 
-def test_f67(lab):
+def test_f60(lab):
     """A white and a black scene that are swapped, nearly the same, or of another Φ
     exit 3; the gain, or how much Φ does not explain"""
     phi, values = lab
@@ -149,7 +149,7 @@ def test_f67_a_signed_phi_and_one_that_sees_no_brightness(lab):
         (["--noise", "1e300", "--gain", "2"], 2, "noise 1e+300"),
     ],
 )
-def test_f68(lab, options, code, message):
+def test_f61(lab, options, code, message):
     """A gain, an offset or a noise beyond float32
     exit 2 or 3; which option"""
     if "1e-20" in options:
@@ -167,7 +167,7 @@ def test_f68(lab, options, code, message):
         (["--photons", "1e-300"], "photons 1e-300"),
     ],
 )
-def test_f69(picture, options, message):
+def test_f62(picture, options, message):
     """Noise or photons that no file holds
     exit 2; the number and the limit"""
     refused(2, "sample", picture, "--ratio", 0.25, *options, message=message)
@@ -176,7 +176,7 @@ def test_f69(picture, options, message):
 @pytest.mark.parametrize(
     "other", [np.arange(5.0), np.array('{"format": "other"}'), np.array("text"), np.array(3)]
 )
-def test_f70(lab, other):
+def test_f63(lab, other):
     """A .npz of another program with an array named `metadata`
     read as lab values"""
     np.savez("lab.npz", y=lab[1], metadata=other, mask=np.ones(3))
@@ -198,7 +198,7 @@ def test_f70(lab, other):
         (["--phi", "phi.npy", "--positions", "far.npy"], 3, "values for"),
     ],
 )
-def test_f73(lab, words, code, message):
+def test_f66(lab, words, code, message):
     """A size given by hand that is far beyond the values
     exit 3 before memory is allocated"""
     np.save("lab.npy", lab[1][:2])
@@ -209,7 +209,7 @@ def test_f73(lab, words, code, message):
     refused(code, "import", "lab.npy", *words, "-o", "x.npz", message=message)
 
 
-def test_f74(lab):
+def test_f67(lab):
     """--differential with as many blocks as rows of Φ
     told apart by the number of values"""
     phi, values = lab[0][:6], lab[1][:, :6]
@@ -244,7 +244,7 @@ def test_f74(lab):
         np.full((6, 2), 0.5),
     ],
 )
-def test_f75(lab, places):
+def test_f68(lab, places):
     """Positions that are none: none at all, NaN, infinite, complex, negative, or fractions
     exit 3; what is expected"""
     phi = Phi.given(lab[0])
@@ -254,7 +254,7 @@ def test_f75(lab, places):
         measurement(lab[1], phi, None, Arrangement(positions=places))
 
 
-def test_f78(lab):
+def test_f71(lab):
     """A text or one complex number among the arrays that `inspect` shows
     shown as no numbers"""
     np.savez("lab.npz", y=lab[1], note=np.array("of a text"), z=np.array(1j), flags=lab[1] > 1)
@@ -274,7 +274,7 @@ def test_a_sampled_measurement_beyond_float32_is_not_written(tmp_path):
         assert not (tmp_path / "y.npz").exists()
 
 
-def test_f79(lab):
+def test_f72(lab):
     """A .npy of values with as many blocks as measurements
     exit 2; say --layout"""
     np.save("phi.npy", lab[0][:6])

@@ -50,7 +50,7 @@ def partial(folder, count):
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_f103(monkeypatch, given):
+def test_f96(monkeypatch, given):
     """A set of images of which some files are missing
     fetched if it is in the cache; else exit 4; how many are missing"""
     place = Path("sets") if given else downloads.cache_dir() / "data"
@@ -69,7 +69,7 @@ def test_a_set_with_a_file_of_another(monkeypatch):
         datasets.images("set11", Path("sets"))
 
 
-def test_f104(few, tmp_path):
+def test_f97(few, tmp_path):
     """A kept result of the same image under another name, ratio or seed
     its figures, with the names of today's request"""
     results = ResultCache(tmp_path / "rows.jsonl")
@@ -97,7 +97,7 @@ GOOD = {"m": 5, "psnr": 20.0, "ssim": 0.5, "seconds": 1.0, "peak_memory": None, 
         b'{"key": "a", "row": {"m": ' + b"9" * 5000 + b"}}\n",
     ],
 )
-def test_f105(few, tmp_path, caplog, damage):
+def test_f98(few, tmp_path, caplog, damage):
     """A damaged line in the result cache
     left out, with a warning; the row is computed again"""
     results = ResultCache(tmp_path / "rows.jsonl")
@@ -139,7 +139,7 @@ def test_f105_of_other_types(few, tmp_path, change):
     assert [(r.image, r.psnr, r.m) for r in again] == [(r.image, r.psnr, r.m) for r in first]
 
 
-def test_f106():
+def test_f99():
     """Several seeds, and images that are recovered exactly
     an infinite mean without a standard deviation; null in JSON"""
     common = {"model": "tv", "dataset": "few", "image": "a", "ratio": 1.0, "ipl": ""}
@@ -182,7 +182,7 @@ def test_f106_on_the_command_line(few):
         ("--model", "nothing:"),
     ],
 )
-def test_f107(few, words):
+def test_f100(few, words):
     """A number of images, processes, seeds or iterations that cannot be
     exit 2, at once"""
     refused(2, "bench", "--dataset", few, "--model", "rcoast", *words, message="")
@@ -203,7 +203,7 @@ def test_processes_are_no_more_than_twice_the_cores(caplog):
 
 
 @pytest.mark.parametrize("precision", ["bf16", "auto"])
-def test_f109(few, precision):
+def test_f102(few, precision):
     """FISTA where half precision is the default
     its transform runs in fp32"""
     words = ["--ratio", 0.3, "--model", "fista:iterations=5", "--json"]
@@ -214,7 +214,7 @@ def test_f109(few, precision):
     assert found[0]["rows"][0]["psnr"] == pytest.approx(found[1]["rows"][0]["psnr"], abs=0.01)
 
 
-def test_f108(few):
+def test_f101(few):
     """SIGTERM to `bench --jobs`, whose processes have hours of work
     exit 143 after the rows in work; they are kept"""
     command = [sys.executable, "-m", "csrecon", "bench", "--dataset", "few", "--jobs", "2"]

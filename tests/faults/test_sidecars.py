@@ -44,7 +44,7 @@ def everywhere(code, message):
         ([[0, 2**70]], "lies outside"),
     ],
 )
-def test_f71(y, missing, message):
+def test_f64(y, missing, message):
     """A sidecar in which all blocks are missing, or one is listed twice
     exit 3; which"""
     assert json.loads(Path("y.json").read_text())["image"] == {
@@ -80,7 +80,7 @@ def block(side, m, height, width, kind="hadamard"):
         (block(16, 1, 10**9, 10**9), (1, 1, 1, 1), "has shape (C, 62500000, 62500000, 1)"),
     ],
 )
-def test_f72(y, change, shape, message):
+def test_f65(y, change, shape, message):
     """A measurement of a few values whose sidecar promises a huge Φ, mask or image
     exit 3 before any of them is made"""
     edit(change)
@@ -127,7 +127,7 @@ def test_f72_what_is_sampled_can_be_read(picture, monkeypatch):
         (("version",), "9" * 5000),
     ],
 )
-def test_f76(y, path, text):
+def test_f69(y, path, text):
     """Numbers in a sidecar that are none of csrecon's: 1e400, true, 70.0, a σ of 1e300, deep nests
     exit 3; which field"""
 
@@ -152,7 +152,7 @@ def test_f76(y, path, text):
         (lambda y: np.concatenate([y, y]), "2 planes for a gray image"),
     ],
 )
-def test_f77(y, change, message):
+def test_f70(y, change, message):
     """A y of complex numbers, texts, no planes, or values beyond float32
     exit 3; what it is"""
     given = change(np.load(y))

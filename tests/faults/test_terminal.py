@@ -34,7 +34,7 @@ def many(*stems):
         Image.fromarray(scene(40, 40)).save(f"photos/{stem}.png")
 
 
-def test_f123(picture):
+def test_f103(picture):
     """Two symbolic links to one image, and one name written twice
     two measurements; one"""
     for name in ("a.png", "b.png"):
@@ -45,7 +45,7 @@ def test_f123(picture):
             message="both write")  # fmt: skip
 
 
-def test_f124():
+def test_f104():
     """Hidden files in a folder: `._a.png` of macOS, temporary files
     left out, of data sets and originals too"""
     many("a")
@@ -60,7 +60,7 @@ def test_f124():
     run("bench", "--dataset", "photos", "--model", "tv:iterations=2", "--ratio", 0.5)
 
 
-def test_f125():
+def test_f105():
     """A folder of very many files
     planned in a time that grows with their number, not with its square"""
     Path("measured").mkdir()
@@ -73,7 +73,7 @@ def test_f125():
 
 
 @pytest.mark.parametrize("name", ["a:100:[red]b", "$x_$^", "$\\frac{$"])
-def test_f126(name):
+def test_f106(name):
     """`:100:`, `[red]` or `$` in the name of a file
     shown as they are, in messages, tables, JSON and figures"""
     Image.fromarray(scene(40, 40)).save(f"{name}.png")
@@ -95,7 +95,7 @@ HOSTILE = "a\x1b[31m\x07\x9b\u202e\n\udcffb"
 ESCAPED = "a\\x1b[31m\\x07\\x9b\\u202e\\n\\udcffb"
 
 
-def test_f127():
+def test_f107():
     """Control characters, or undecodable bytes, in the name of a file
     escaped on the terminal; true in JSON"""
     Image.fromarray(scene(40, 40)).save(f"{HOSTILE}.png")
@@ -127,7 +127,7 @@ def test_f127():
         ({"LOCAL_RANK": "99", "RANK": "0", "WORLD_SIZE": "1"}, 2),
     ],
 )
-def test_f128(y, monkeypatch, variables, code):
+def test_f108(y, monkeypatch, variables, code):
     """LOCAL_RANK and the like in the environment, without torchrun
     ignored, or exit 2; no waiting for processes that never come"""
     if code:
@@ -139,7 +139,7 @@ def test_f128(y, monkeypatch, variables, code):
 
 
 @pytest.mark.parametrize("shape", [(1, 40), (40, 1), (1, 1), (2, 2), (1, 3000), (3000, 1)])
-def test_f129(shape):
+def test_f109(shape):
     """A comparison on an image of one row, one column or one pixel
     drawn"""
     Image.fromarray(scene(*shape)).save("slender.png")
@@ -148,7 +148,7 @@ def test_f129(shape):
         assert min(image.size) > 200
 
 
-def test_f130(picture):
+def test_f110(picture):
     """A comparison with a model whose path contains `@`, or a film of too many iterates
     the path is kept; exit 2"""
     refused(3, "compare", picture, "--model", "me@work/net.safetensors@2", message="me@work/net")
@@ -173,14 +173,14 @@ def test_f130(picture):
         ["models", "convert", "", "a.safetensors", "--ipl", "1"],
     ],
 )
-def test_f131(y, words):
+def test_f111(y, words):
     """An empty path, as of a shell variable that is not set
     exit 2; which option"""
     refused(2, *words, message="it is empty")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_f132():
+def test_f112():
     """A reader of the results that goes away, a closed stdout or a full one
     all files are written, and nothing is printed into them; exit 5 if it is full"""
     many("a", "b")
@@ -205,7 +205,7 @@ def test_f132():
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="POSIX signals")
 @pytest.mark.parametrize("numbers", [["SIGHUP"], ["SIGINT"] * 3, ["SIGTERM", "SIGHUP", "SIGINT"]])
-def test_f133(numbers):
+def test_f113(numbers):
     """A terminal that is closed, or Ctrl-C again while temporary files are removed
     exit 129, 130 or 143; complete files only"""
     many(*map(str, range(40)))
@@ -234,7 +234,7 @@ main()
     assert not any(name.startswith(".") for name in names("out"))
 
 
-def test_f134(picture):
+def test_f114(picture):
     """A signal while the program is still being loaded
     ended without a traceback"""
     for number, wait in ((signal.SIGINT, 0.15), (signal.SIGINT, 0.4), (signal.SIGTERM, 0.3)):
@@ -249,7 +249,7 @@ def test_f134(picture):
         assert "Traceback" not in said
 
 
-def test_f135(picture):
+def test_f115(picture):
     """A loop of symbolic links, a dangling one, or a name that is too long
     exit 3 or 2, before any work"""
     Path("loop.npy").symlink_to("loop.npy")

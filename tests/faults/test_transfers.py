@@ -69,7 +69,7 @@ def left():
         (("data", "download", "set11"), busy, signal.SIGTERM),
     ],
 )
-def test_f95(server, words, answer, number):
+def test_f88(server, words, answer, number):
     """SIGINT or SIGTERM while a server sends a byte a second, or nothing
     exit 130 or 143 within a second; no partial file"""
     remotes = [*datasets.remotes("set11").values()]
@@ -93,7 +93,7 @@ def test_f95(server, words, answer, number):
 
 
 @pytest.mark.parametrize("answer", [drip, silence])
-def test_f96(server, monkeypatch, answer):
+def test_f89(server, monkeypatch, answer):
     """A server that sends less than 100 bytes a second for a minute
     repeated with growing pauses; then exit 4; no partial file"""
     from csrecon.io import transfer
@@ -124,7 +124,7 @@ def promise(handler):
 
 @pytest.mark.parametrize("answer", [endless, bomb, promise])
 @pytest.mark.parametrize("remote", [REMOTE, UNKNOWN])
-def test_f97(server, monkeypatch, remote, answer):
+def test_f90(server, monkeypatch, remote, answer):
     """A download without end, or compressed so that it has none
     exit 4; nothing is kept, not even set aside"""
     monkeypatch.setattr(downloads, "_MOST", 2**20, raising=False)
@@ -168,7 +168,7 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_f98(server, answer):
+def test_f91(server, answer):
     """A server that answers with no HTTP, or redirects to nowhere or in a circle
     exit 4"""
     server.answers["/example.org/w.bin"] = answer

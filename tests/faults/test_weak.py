@@ -56,7 +56,7 @@ def decibels(m, model="tv:iterations=40", image=IMAGE):
 
 @pytest.mark.parametrize("told", [0.0, SIGMA, SIGMA / 10, SIGMA * 10])
 @pytest.mark.parametrize("factor", [1e-2, 1e-3, 1e-4])
-def test_f60(factor, told):
+def test_f53(factor, told):
     """A weak row of Φ, and noise on its value
     discarded, if it tells less than its noise (given or not); a note says so"""
     best = decibels(measured(ROWS, told=told))
@@ -75,7 +75,7 @@ def test_a_weak_row_with_a_network_and_a_note():
 
 
 @pytest.mark.parametrize("sigma", [0.0, SIGMA])
-def test_f61(sigma):
+def test_f54(sigma):
     """Patterns that were measured twice, and a Φ with a calibration error of 0.1 %
     what only the error tells apart is discarded"""
     true, given = repeated()
@@ -85,7 +85,7 @@ def test_f61(sigma):
 
 
 @pytest.mark.parametrize("share", [1e-2, 1e-3])
-def test_f62(share):
+def test_f55(share):
     """A row of Φ that is nearly the sum of others, and noise
     their difference is discarded, if it tells less than its noise"""
     best = decibels(measured(np.delete(ROWS, 7, axis=0)))
@@ -94,7 +94,7 @@ def test_f62(share):
 
 
 @pytest.mark.parametrize("told", [0.0, SIGMA])
-def test_f63(told):
+def test_f56(told):
     """Rows of Φ with scales over three decades, and noise
     as good as the strong rows alone"""
     scales = 10.0 ** (-3 * np.arange(80) / 79)
@@ -102,7 +102,7 @@ def test_f63(told):
     assert decibels(measured(scales[:, None] * ROWS, told=told)) > best - 1
 
 
-def test_f64():
+def test_f57():
     """A row of Φ that is 1e20 times the others
     no other row is discarded for it"""
     np.save("phi.npy", scaled(1e20))
