@@ -36,11 +36,11 @@ def bring(
         csrecon import run7.csv --phi phi.npy --shape 256x256 --gain auto -o run7.npz
     """
     from csrecon.io import files
-    from csrecon.sensing import native
+    from csrecon.sensing import beside, native
 
     target = output or values.with_suffix(".npz")
     files.refuse_inputs(
-        native.outputs(target), native.with_sidecars([values, *laboratory.inputs()])
+        native.outputs(target), beside.with_sidecars([values, *laboratory.inputs()])
     )
     loaded = lab.load(values, laboratory, laboratory.sampling())
     measured = loaded.measurement

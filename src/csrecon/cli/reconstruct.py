@@ -87,7 +87,7 @@ def reconstruct(
     from csrecon.io import files, images
     from csrecon.runtime import execution
     from csrecon.runtime.together import Together
-    from csrecon.sensing import native
+    from csrecon.sensing import beside
 
     parse.shape(laboratory.shape)
     if rotate % 90 or not 0 <= rotate < 360:
@@ -105,8 +105,8 @@ def reconstruct(
     for task in tasks:
         images.check_suffix(task.target)
     given = [*sources, *laboratory.inputs(), *([ref] if ref else []), Path(model)]
-    files.refuse_inputs((task.target for task in tasks), native.with_sidecars(given))
-    native.refuse_described(task.target for task in tasks)
+    files.refuse_inputs((task.target for task in tasks), beside.with_sidecars(given))
+    beside.refuse_described(task.target for task in tasks)
 
     with torchrun.processes(device) as (chosen, rank, world):
         work = _Work(

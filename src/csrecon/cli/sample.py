@@ -79,7 +79,7 @@ def sample(
     import csrecon
     from csrecon.io import arrays, files
     from csrecon.io import images as pictures
-    from csrecon.sensing import native
+    from csrecon.sensing import beside, native
     from csrecon.sensing.operators.fourier import MASKS
     from csrecon.zoo import datasets, store
 
@@ -118,7 +118,7 @@ def sample(
     given = [*sources, *([phi] if phi else []), *([masks] if masks else [])]
     files.refuse_inputs(
         (path for task in tasks for path in native.outputs(task.target)),
-        native.with_sidecars(given),
+        beside.with_sidecars(given),
     )
     if pack and any(task.target.suffix.lower() != f".{pack}" for task in tasks):
         raise UsageError(f"--pack {pack} and -o {output} contradict each other.")

@@ -9,7 +9,7 @@ given. Nothing is read with pickle, and no path is stored.
 import logging
 import math
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from csrecon._version import __version__
 from csrecon.errors import CsreconError, InputError, UsageError
 from csrecon.io import arrays, files, pairs
 from csrecon.io.images import PixelFormat
-from csrecon.sensing import sidecar
+from csrecon.sensing import beside, sidecar
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.operators import BlockOperator, Phi
 from csrecon.sensing.operators.base import check_extent
@@ -33,20 +33,7 @@ from csrecon.sensing.sidecar import ArrayFacts, ImageFacts, NoiseFacts, Sidecar
 
 SUFFIXES = (".npy", ".npz")
 
-_MARK = f'"{sidecar.MARK}"'  # in every sidecar
-
 log = logging.getLogger(__name__)
-
-
-def sidecar_path(path: Path) -> Path:
-    """`y.json` of `y.npy`."""
-    return path.with_suffix(".json")
-
-
-def with_sidecars(paths: Iterable[Path]) -> list[Path]:
-    """These files, and y.json for every y.npy among them."""
-    found = list(paths)
-    return [*found, *(sidecar_path(path) for path in found if path.suffix.lower() == ".npy")]
 
 
 def outputs(path: Path) -> tuple[Path, ...]:
@@ -56,7 +43,7 @@ def outputs(path: Path) -> tuple[Path, ...]:
         UsageError: a suffix other than .npy and .npz.
     """
     if path.suffix.lower() == ".npy":
-        return path, sidecar_path(path)
+        return path, beside.sidecar_path(path)
     if path.suffix.lower() == ".npz":
         return (path,)
     raise UsageError(f"{path}: a measurement file ends in .npy or .npz.")
@@ -109,39 +96,12 @@ def save(m: Measurement, path: Path, overwrite: bool = False) -> None:
         with files.new_files(path, overwrite=overwrite) as (temporary,):
             files.write_npz(temporary, {**stored, "metadata": np.array(facts)})
         return
-    beside = sidecar_path(path)
+    description = beside.sidecar_path(path)
     if overwrite:
-        _refuse_foreign(beside)
-    with pairs.new_pair(path, beside, overwrite) as (values, description):
+        beside.refuse_foreign(description)
+    with pairs.new_pair(path, description, overwrite) as (values, text):
         files.write_npy(values, stored["y"])
-        description.write_text(facts + "\n", encoding="utf-8")
-
-
-def refuse_described(targets: Iterable[Path]) -> None:
-    """Raise UsageError if an array would be written as the y.npy of a y.json of csrecon."""
-    for target in targets:
-        beside = sidecar_path(target)
-        if target.suffix.lower() == ".npy" and beside.is_file():
-            with files.reading(beside):
-                described = _MARK.encode() in beside.read_bytes()
-            if described:
-                raise UsageError(
-                    f"{target}: belongs to the measurement that {beside} describes, and an image "
-                    "would replace its values; give another output with -o."
-                )
-
-
-def _refuse_foreign(beside: Path) -> None:
-    """Raise UsageError if y.json is of another program, whose content nothing brings back."""
-    if not beside.is_file():
-        return
-    with files.reading(beside):
-        content = beside.read_bytes()
-    if _MARK.encode() not in content and content.strip(b" \0\r\n\t"):
-        raise UsageError(
-            f"{beside}: was not written by csrecon and is never replaced. Move it away, or give "
-            "another output name or .npz."
-        )
+        text.write_text(facts + "\n", encoding="utf-8")
 
 
 def as_values(array: NDArray[Any], label: str) -> NDArray[np.floating[Any]]:
@@ -311,44 +271,10 @@ def _from_sidecar(
     return replace(made, noise=facts.noise.sigma if facts.noise else 0.0, scale=facts.scale)
 
 
-def _read_sidecar(path: Path, bare: bool) -> str | None:
-    """The text of a sidecar; None for the .json of another program beside bare values."""
-    files.require_regular(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}).") from error
-    if bare and _MARK not in text:
-        log.info("%s: not written by csrecon, so it is ignored.", path)
-        return None
-    return text
-
-
-def _read_pair(path: Path, bare: bool) -> tuple[NDArray[Any], str | None]:
-    """y of a .npy file, and the text of its sidecar; both of one moment."""
-    beside = sidecar_path(path)
-    while True:
-        state = _state(beside)
-        metadata = _read_sidecar(beside, bare) if state else None
-        y = files.read_npy(pairs.finish(path, beside))
-        if _state(beside) == state:  # else it was replaced meanwhile
-            return y, metadata
-
-
-def _state(path: Path) -> tuple[int, ...] | None:
-    """What changes whenever a file is replaced; None if there is none."""
-    with files.reading(path):
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            return None
-    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
 def _packed_metadata(stored: Mapping[str, NDArray[Any]]) -> str | None:
     """csrecon's metadata in a .npz: one text with its mark. Other programs use that name, too."""
     found = stored.get("metadata")
-    if found is None or found.ndim or found.dtype.kind != "U" or _MARK not in str(found):
+    if found is None or found.ndim or found.dtype.kind != "U" or beside.MARK not in str(found):
         return None
     return str(found)
 
@@ -357,8 +283,8 @@ def describes_itself(path: Path) -> bool:
     """Whether this file has csrecon's metadata, inside it or beside it."""
     if path.suffix.lower() == ".npz":
         return _packed_metadata(files.read_npz(path)) is not None
-    beside = sidecar_path(path)
-    return beside.exists() and _read_sidecar(beside, bare=True) is not None
+    description = beside.sidecar_path(path)
+    return description.exists() and beside.read_text(description, bare=True) is not None
 
 
 @dataclass(frozen=True)
@@ -400,7 +326,7 @@ def load(path: Path, given: Given = _NOTHING_GIVEN) -> Measurement:
             )
         y, metadata = stored.pop("y"), _packed_metadata(stored)
     else:
-        y, metadata = _read_pair(path, bare=given.shape is not None)
+        y, metadata = beside.read_pair(path, bare=given.shape is not None)
     if metadata is not None:
         if given.seed is not None or given.shape is not None or given.block is not None:
             raise UsageError(
