@@ -17,6 +17,7 @@ import itertools
 import json
 import random
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -224,6 +225,7 @@ def main() -> int:
         "--setup", type=Path, action="append", default=[], help="a Python file to run first"
     )
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that its folders are removed
     with tempfile.TemporaryDirectory() as name, Fuzzer(options.setup, Path(name)) as fuzzer:
         return _main(fuzzer, options)
 

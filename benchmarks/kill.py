@@ -241,6 +241,7 @@ def main() -> int:
         "--setup", type=Path, action="append", default=[], help="a Python file to run first"
     )
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that its folders are removed
     draw = random.Random(options.seed)
     results = {}
     fast = "/dev/shm" if Path("/dev/shm").is_dir() else None
