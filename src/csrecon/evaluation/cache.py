@@ -17,7 +17,7 @@ from csrecon.io import downloads, files
 
 log = logging.getLogger(__name__)
 
-NUMERICS = 1
+NUMERICS = 2
 """Version of the numerics, raised whenever results of the same inputs may change."""
 
 
