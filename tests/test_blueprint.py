@@ -230,6 +230,9 @@ def test_a_network_built_from_a_card_carries_the_blueprint_alone():
     assert json.loads(card.build().blueprint) == card.blueprint().model_dump(mode="json")
 
 
+BOUNDED = ("rista", "rista-3pct", "istanet-plus", "istanet-plus-3pct")
+
+
 def test_cards_of_version_1_are_the_same():
     """tests/legacy/models.yaml is models.yaml of the last release that wrote version 1."""
     assert "version: 1" in CARDS_OF_VERSION_1.read_text(encoding="utf-8")
@@ -237,5 +240,10 @@ def test_cards_of_version_1_are_the_same():
     assert len(old) == 18
     for name, card in old.items():
         now = cards.card(name)
-        assert card.blueprint() == now.blueprint()
-        assert (card.parameters, card.weights) == (now.parameters, now.weights)
+        assert card.parameters == now.parameters
+        then, today = card.blueprint().model_dump(), now.blueprint().model_dump()
+        if name in BOUNDED:  # trained anew with thresholds that cannot become negative
+            assert today["block"].pop("nonnegative")
+        else:
+            assert card.weights == now.weights
+        assert then == today

@@ -1,6 +1,8 @@
 """Options of a command stay with it: the environment is read when it is needed, never written."""
 
+import multiprocessing
 import os
+from contextvars import copy_context
 
 import h5py
 import numpy as np
@@ -43,12 +45,14 @@ def test_offline_is_of_one_command(photo, monkeypatch):
 
 def test_other_processes_of_bench_are_offline_too(monkeypatch):
     monkeypatch.delenv("CSRECON_OFFLINE")
-    token = downloads.forbidden.set(False)
-    try:
-        bench._begin(torch.get_num_threads(), True)
-        assert downloads.offline()
-    finally:
-        downloads.forbidden.reset(token)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+
+    def begun():
+        bench._begin(torch.get_num_threads(), True, multiprocessing.get_context("spawn").Event())
+        return downloads.offline()
+
+    assert copy_context().run(begun)
+    assert not downloads.offline()
 
 
 def test_models_of_ones_own_are_read_when_the_file_changes(tmp_path, monkeypatch):

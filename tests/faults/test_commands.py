@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from csrecon.io import files
 from csrecon.reconstructors.nets.coast import CoastBlock
 from csrecon.sensing import native as saved
 from tests.conftest import scene
@@ -89,7 +90,7 @@ def test_f30(picture, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr(files, "write_npy", full)
     refused(5, "sample", picture, "--ratio", 0.1, message="the disk is full")
 
 
@@ -100,7 +101,7 @@ def test_f31(picture, monkeypatch):
     def forbidden(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(np, "save", forbidden)
+    monkeypatch.setattr(files, "write_npy", forbidden)
     refused(5, "sample", picture, "--ratio", 0.1, message="no permission")
 
 

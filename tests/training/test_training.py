@@ -98,7 +98,7 @@ def test_the_papers_recipe():
         ({"steps": "0"}, "steps"),
         ({"loss": "l1"}, "loss"),
         ({"stages": "[]"}, "stages"),
-        ({"steps": "[: "}, "YAML"),
+        ({"steps": "[: "}, "not a plain value"),
     ],
 )
 def test_settings_that_cannot_be(settings, message):
