@@ -62,7 +62,7 @@ def test_a_nonnegative_threshold_makes_the_block_continuous(value):
     with torch.no_grad():
         block.threshold.fill_(value)
     code = torch.linspace(-1, 1, 20001)
-    soft = block.shrunk(code)
+    soft = block.shrunk(code).detach()
     assert float((soft[1:] - soft[:-1]).abs().max()) <= 1.01e-4
     assert torch.equal(soft, -soft.flip(0)) or torch.allclose(soft, -soft.flip(0), atol=1e-6)
     assert bool((soft.abs() <= code.abs()).all())
