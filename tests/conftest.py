@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -19,6 +20,11 @@ ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("CSRECON_SHARED", ROOT.parent / "shared"))
 
 torch.set_num_threads(min(2, torch.get_num_threads()))
+
+# Commands under test inherit what is ignored: SIGINT in the background of a shell, SIGHUP by nohup.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def shared(*parts: str) -> Path:
