@@ -170,9 +170,12 @@ class Forked:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         self._process.stdin.flush()
-        while meanwhile and not select.select([self._process.stdout], [], [], 0)[0]:
-            meanwhile()
-        return Done(**self._answer())
+        try:
+            while meanwhile and not select.select([self._process.stdout], [], [], 0)[0]:
+                meanwhile()
+        finally:
+            answer = self._answer()  # whatever was seen, the child ends before the next one
+        return Done(**answer)
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None

@@ -18,6 +18,7 @@ import torch
 
 import csrecon
 from csrecon import zoo
+from csrecon.errors import InputError
 from csrecon.evaluation.cache import ResultCache
 from csrecon.io import images
 from csrecon.sensing import native
@@ -112,24 +113,28 @@ def _images(*names: str) -> Callable[[Path], State]:
 
 
 def _run(folder: Path) -> State:
-    """Which files of a run are there and can be read."""
+    """The run that the checkpoint continues; what else is there of a run must be readable.
+
+    The checkpoint is the first file of a run, and the others of an earlier run give way to it.
+    """
     found = {}
     run = folder / "run"
-    if (run / checkpoint.RECIPE).exists():
-        text = (run / checkpoint.RECIPE).read_text(encoding="utf-8")
-        recipe = Recipe.model_validate_json(text)
-        found["recipe"] = "whole"
-        if (run / checkpoint.FILE).exists():
-            state = torch.load(run / checkpoint.FILE, weights_only=True)
-            if state["recipe"] != checkpoint.fingerprint(recipe):
-                raise Loss("a checkpoint of another recipe")
-            found["checkpoint"] = "whole"
-    elif (run / checkpoint.FILE).exists():
-        raise Loss("a checkpoint without its recipe")
-    if (run / "weights.safetensors").exists():
-        zoo.load(str(run / "weights.safetensors"))
-        found["weights"] = "whole"
+    if (run / checkpoint.FILE).exists():
+        found["run"] = torch.load(run / checkpoint.FILE, weights_only=True)["recipe"]
+    elif (run / checkpoint.RECIPE).exists() or (run / "weights.safetensors").exists():
+        raise Loss("files of a run without its checkpoint")
+    for name, read in ((checkpoint.RECIPE, _recipe), ("weights.safetensors", zoo.load)):
+        try:
+            if (run / name).exists():
+                read(run / name)
+        except (FileNotFoundError, InputError):
+            if (run / name).exists():  # else it gave way meanwhile
+                raise
     return found
+
+
+def _recipe(path: Path) -> Recipe:
+    return Recipe.model_validate_json(path.read_text(encoding="utf-8"))
 
 
 def _trained(folder: Path) -> State:
