@@ -24,21 +24,26 @@ class Terminated(BaseException):
 
 
 @contextmanager
-def unwinding() -> Iterator[None]:
-    """Let the first of these signals raise KeyboardInterrupt or Terminated."""
+def unwinding() -> Iterator[list[int]]:
+    """Let the first of these signals raise KeyboardInterrupt or Terminated; yield those received.
+
+    Compiled libraries may lose what was raised, and raise an error of their own.
+    """
     first = float("-inf")
+    received: list[int] = []
 
     def unwind(number: int, frame: FrameType | None) -> None:
         nonlocal first
         if time.monotonic() - first < _SAME_REQUEST:
             return
         first = time.monotonic()
+        received.append(number)
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         raise Terminated(number)
 
     with handled(unwind):
-        yield
+        yield received
 
 
 @contextmanager

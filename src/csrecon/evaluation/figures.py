@@ -17,9 +17,10 @@ from typing import Any, Literal
 from csrecon.errors import InputError
 from csrecon.evaluation import presets
 from csrecon.evaluation.plot import Curve, curves, targets
-from csrecon.io import files
+from csrecon.io import documents
 from csrecon.zoo import cards
 
+_LARGEST = 2**26  # bytes of a report
 Record = dict[str, Any]
 _ITERATIONS = "psnr_iterations"
 _KIND: dict[presets.Kind, tuple[str, Literal["solid", "dashed", "none"]]] = {
@@ -99,9 +100,8 @@ def read_cells(path: Path) -> list[Record]:
     Raises:
         InputError: no such file, or not such a report.
     """
-    files.require_file(path)
     try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        cells = json.loads(documents.content(path, _LARGEST))["cells"]
         for cell in cells:
             str(cell["model"]), float(cell["ratio"]), float(cell["psnr"]), cell["ipl"].isdecimal()
             float(cell["seconds"])

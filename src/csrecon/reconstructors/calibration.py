@@ -38,6 +38,7 @@ from csrecon.reconstructors.solvers.tv import TotalVariation
 from csrecon.sensing.lab import Calibration
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.operators import BlockOperator, Phi
+from csrecon.sensing.operators.orthonormal import noting, orthonormalized
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +118,16 @@ def estimate(
         InputError: values that are zero, a Φ that cannot separate an offset from a level, or a
             gain or offset that is too uncertain.
     """
+    token = noting.set(False)  # the reconstruction says what is discarded, and once
+    try:
+        return _estimated(y, operator, offset, reconstruct)
+    finally:
+        noting.reset(token)
+
+
+def _estimated(
+    y: Tensor, operator: BlockOperator, offset: float | None, reconstruct: Reconstruct
+) -> Calibration:
     values = y[0].flatten(0, 1).double().numpy()
     present = np.ones(len(values), bool)
     if operator.present is not None:
@@ -154,7 +165,8 @@ def estimate(
         rows = np.delete(np.arange(len(phi)), slice(first, None, _PARTS))
         part = _fitted(blocks[:, rows], phi[rows], k[np.ix_(rows, rows)], offset)
         parts.append(imaging.step(gain, part.offset, phi, rows))
-    inverse = np.linalg.pinv(phi, rcond=1e-5)
+    normal = orthonormalized(phi, operator.block, values - fit.offset, fit.noise)
+    inverse = normal.rows.T @ normal.to_new.T
     pattern = math.sqrt(float(np.mean(inverse.sum(axis=1) ** 2)))  # the image of an offset of 1
     grain = math.sqrt(float(np.square(inverse).sum()) / operator.n)  # the image of noise of 1
     error = math.hypot(

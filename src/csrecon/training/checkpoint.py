@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from csrecon.errors import InputError, ModelError, enough_memory
-from csrecon.io import files
+from csrecon.io import documents, files
 from csrecon.training.recipe import Recipe
 
 FILE = "checkpoint.pt"
@@ -37,7 +37,8 @@ def save(
         ResourceError: it cannot be written; the previous checkpoint is intact.
     """
     content = io.BytesIO()  # of a cut file PyTorch says "unexpected pos", as of a wrong state
-    torch.save({"recipe": fingerprint(recipe), **state}, content)
+    with enough_memory(str(folder / FILE)):
+        torch.save({"recipe": fingerprint(recipe), **state}, content)
     with files.new_files(folder / FILE, overwrite=True) as (temporary,):
         temporary.write_bytes(content.getbuffer())
         for path in instead_of:
@@ -72,6 +73,7 @@ def _is_described(folder: Path, recipe: Recipe) -> bool:
     """Whether recipe.json beside the checkpoint, maybe of an earlier release, is this recipe."""
     path = folder / RECIPE
     try:
-        return Recipe.model_validate_json(path.read_text(encoding="utf-8")) == recipe
-    except (OSError, ValueError):
+        found = documents.content(path, documents.LARGEST)
+        return Recipe.model_validate_json(found) == recipe
+    except (InputError, ValueError):
         return False
