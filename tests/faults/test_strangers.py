@@ -61,7 +61,7 @@ def test_f127(monkeypatch):
         def write(self, _):
             raise MemoryError
 
-    monkeypatch.setattr(checkpoint.io, "BytesIO", Full)
+    monkeypatch.setattr(io, "BytesIO", Full)
     with pytest.raises(errors.ResourceError, match="out of memory"):
         checkpoint.save(Path("run"), plan, {"step": 2, "weights": torch.zeros(100)})
     assert checkpoint.load(Path("run"), plan)["step"] == 1
@@ -79,9 +79,10 @@ def test_f128(monkeypatch):
         remove(self, missing_ok=missing_ok)
 
     monkeypatch.setattr(Path, "unlink", unlink)
-    with pytest.raises(KeyboardInterrupt), files.temporaries(Path("a"), Path("b")) as made:
+    with pytest.raises(KeyboardInterrupt), files.new_files(Path("a"), Path("b")) as made:
         for path in made:
             path.touch()
+        raise ValueError
     assert interrupted
     assert not list(Path().iterdir())
 
