@@ -61,6 +61,8 @@ _MEMORY_WORDS = (
     "could not create a primitive",  # oneDNN
     "bad_alloc",  # C++
     "bad allocation",  # likewise, under Windows
+    "without exception set",  # a compiled library got no memory, and did not say so to Python
+    "without setting an exception",  # likewise
     "can't start new thread",  # there is no memory for its stack, or no process more is allowed
 )
 

@@ -185,3 +185,39 @@ def test_f133():
     assert r"\textbackslash{}input\{x\}\textasciitilde{}\textasciicircum{}" in lines[5]
     cells = list(csv.reader(io.StringIO(table.csv())))
     assert cells[1:] == [[f"'{name}", "-1.50"], ["'@SUM(A1)", "+0.1 / 0.9"], ["'+1+cmd", "1"]]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.ones(1).to_sparse(),
+        torch.tensor([torch.nan]),
+        torch.ones(1, dtype=torch.complex64),
+        torch.ones(1, device="meta"),
+    ],
+    ids=["sparse", "nan", "complex", "meta"],
+)
+def test_f134(value):
+    """Weights of the authors, or a state of a run, that are no finite, dense, real numbers
+    exit 4; nothing is written"""
+    torch.save({"fcs.0.lambda_step": value}, "authors.pkl")
+    refused(4, "models", "convert", "authors.pkl", "w.safetensors", "--ipl", 1, message="finite")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"step": "7"}, {"step": -1}, {"seconds": float("nan")}, {"bases": ["a"]}, {"own": 5},
+     {"network": {}}, {"average": {"a": torch.ones(1)}}, {"optimizer": 3}, {"common": None}],
+    ids=str,
+)  # fmt: skip
+def test_f135(change):
+    """A checkpoint of a run with a state that is none
+    exit 4; it is kept"""
+    Path("photos").mkdir()
+    Image.fromarray(scene(80, 80)).save("photos/a.png")
+    words = ["train", "rcoast", "--data", "photos", "--out", "run", "--set", "batch=1",
+             "--set", "patch=33", "--set", "steps=1"]  # fmt: skip
+    run(*words)
+    path = Path("run/checkpoint.pt")
+    torch.save(torch.load(path, weights_only=True) | change, path)
+    refused(4, *words, "--resume", message="checkpoint")

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from csrecon.errors import InputError, ModelError, enough_memory
 from csrecon.io import documents, files
 from csrecon.training.recipe import Recipe
+from csrecon.zoo import published
 
 FILE = "checkpoint.pt"
 RECIPE = "recipe.json"
@@ -53,12 +53,7 @@ def load(folder: Path, recipe: Recipe) -> dict[str, Any]:
         ModelError: it is damaged, or of another recipe.
     """
     path = folder / FILE
-    files.require_file(path)
-    try:
-        with enough_memory(str(path)):
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise ModelError(f"{path}: not a readable checkpoint ({error}).") from error
+    state: dict[str, Any] = published.plain(path)
     if not isinstance(state, dict) or "recipe" not in state:
         raise InputError(f"{path}: not a checkpoint of csrecon train.")
     if state["recipe"] != fingerprint(recipe) and not _is_described(folder, recipe):
