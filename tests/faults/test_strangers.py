@@ -221,3 +221,18 @@ def test_f135(change):
     path = Path("run/checkpoint.pt")
     torch.save(torch.load(path, weights_only=True) | change, path)
     refused(4, *words, "--resume", message="checkpoint")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps the folder")
+def test_a_working_folder_that_was_removed(photo):
+    """MKL ends the process when it loads its kernels there."""
+    sample = f"{sys.executable} -m csrecon sample {photo} --ratio 0.1"
+    script = f"mkdir gone && cd gone && rmdir ../gone && {sample}"
+    done = subprocess.run(
+        ["sh", "-c", script], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, "was removed" in done.stderr) == (5, True)
+
+
+def test_an_option_of_a_solver_that_is_given_twice(y):
+    refused(2, "reconstruct", y, "--model", "tv:first=1,first=2", "-o", "x.png", message="twice")

@@ -120,9 +120,18 @@ def _session(verbose: bool, quiet: bool, offline: bool) -> Iterator[list[int]]:
         downloads.watcher.reset(shown)
 
 
+def _check_folder() -> None:
+    """Raise ResourceError if the working folder was removed: compiled libraries end the process."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise ResourceError("the working folder was removed: change into another.") from error
+
+
 def _exit_code(run: Callable[[], object], debug: bool, received: Sequence[int]) -> int:
     try:
         try:
+            _check_folder()
             run()
             stdout().file.flush()
         except Exception as error:
