@@ -20,6 +20,7 @@ from csrecon.io import files
 from csrecon.reconstructors.unfolding import Unfolding
 from csrecon.training import checkpoint
 from csrecon.training import recipe as recipes
+from csrecon.zoo import cards, store
 from tests.conftest import scene
 from tests.faults.checks import refused
 from tests.test_cli import names, run
@@ -236,3 +237,21 @@ def test_a_working_folder_that_was_removed(photo):
 
 def test_an_option_of_a_solver_that_is_given_twice(y):
     refused(2, "reconstruct", y, "--model", "tv:first=1,first=2", "-o", "x.png", message="twice")
+
+
+@pytest.mark.parametrize("made", [lambda path: path.write_bytes(b"\xff"), Path.mkdir])
+def test_a_record_of_the_cache_that_is_none(made):
+    """Converted weights count only with a record of their digest; else they are made again."""
+    path = store._made("coast-paper", cards.card("coast-paper").weights)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"no weights")
+    made(path.with_suffix(".sha256"))
+    with pytest.raises(errors.ModelError, match="not in the cache"):
+        store.weights_path("coast-paper")
+
+
+def test_an_archive_of_very_many_arrays():
+    np.savez("many.npz", **{f"a{i}": np.ones(2) for i in range(600)})
+    assert "100 more arrays" in run("inspect", "many.npz").stdout
+    refused(2, "reconstruct", "many.npz", "--phi", "many.npz", "--shape", "9x9", "-o", "x.png",
+            message="and 580 more")  # fmt: skip
