@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,36 @@ def test_f129(y, monkeypatch, number, code):
     refused(code, "reconstruct", y, "-o", "x.png", message="no partial file")
 
 
+def test_a_signal_that_a_destructor_loses(y, monkeypatch):
+    class Last:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def steps(self, m):
+        last = Last()
+        del last
+        for _ in range(100):
+            time.sleep(0.05)
+        raise AssertionError("never ended")
+
+    monkeypatch.setattr(Unfolding, "steps", steps)
+    refused(143, "reconstruct", y, "-o", "x.png", message="no partial file")
+
+
+@pytest.mark.parametrize("device", ["cuda:99999999999999999999", "cuda:٣"])
+def test_a_device_number_that_is_none(y, device):
+    refused(2, "reconstruct", y, "--device", device, "-o", "x.png", message="cuda:N")
+
+
+def test_values_and_an_offset_beyond_float32_for_an_automatic_gain():
+    phi = np.random.default_rng(0).random((20, 64))
+    np.save("phi.npy", phi)
+    np.save("values.npy", 1e200 * np.ones((4, 4, 1)) * phi.sum(1))
+    words = ["reconstruct", "values.npy", "--phi", "phi.npy", "--shape", "32x32", "-o", "x.png"]
+    refused(3, *words, "--gain", "auto", message="float32")
+    refused(2, *words, "--gain", "auto", "--offset", 1e300, message="offset")
+
+
 def test_f130():
     """`train --data` of a folder with undecodable bytes in its name
     trained, and continued"""
@@ -129,6 +160,7 @@ def _huge(path):
 
 _READERS = """
 import sys
+import time
 from pathlib import Path
 from csrecon.errors import InputError, ModelError
 from csrecon.evaluation import figures

@@ -72,6 +72,7 @@ _SUREST = 0.1  # quantile of the blocks' variances that is their lower bound
 _FAR = 2.0  # Huber's threshold in standard errors
 _ROUNDING, _EXACT = 1e-7, 1e-5  # relative: of a float32, and of Φx computed in float32
 _TINY = 1e-200
+_LARGEST = float(np.finfo(np.float32).max)
 _HELP = (
     "Give --offset, a number for --gain, or --calibrate with the values of a white and a black "
     "scene."
@@ -196,6 +197,11 @@ def _check(values: _Array, phi: _Array, offset: float | None) -> None:
         raise InputError(
             "--gain auto: the values are 0 everywhere; expected a scene with light in it. Is it "
             "the right array (--var)?"
+        )
+    if float(np.abs(values).max()) > _LARGEST:
+        raise InputError(
+            f"--gain auto: values up to {np.abs(values).max():.3g}, and float32 holds up to "
+            f"{_LARGEST:.1e}. Divide the values by their scale."
         )
     if len(phi) < _FEWEST:
         raise InputError(
