@@ -67,6 +67,25 @@ def test_what_is_no_report(tmp_path, text):
         figures.read_cells(tmp_path / "a.json")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"model": {}}, {"noise_sigma": "a"}, {"ratio": 10**400}, {"kind": [1]}, {"psnr": "x"},
+     {"ipl": 4}, {"block": 0.5}, {"seconds": None}],
+    ids=str,
+)  # fmt: skip
+def test_a_report_with_a_value_of_another_type(tmp_path, change):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"cells": [cell(), cell() | change]}))
+    with pytest.raises(InputError, match="not a report"):
+        figures.read_cells(path)
+
+
+def test_an_infinite_psnr_is_left_out(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"cells": [cell(), cell() | {"psnr": None}]}))
+    assert len(figures.read_cells(path)) == 1
+
+
 def test_the_busiest_square():
     image = np.zeros((60, 80), np.float32)
     image[30:40, 50:60] = np.indices((10, 10)).sum(0) % 2

@@ -54,15 +54,25 @@ class CheckError(CsreconError):
 _MEMORY_WORDS = (
     "out of memory",  # CUDA, MPS
     "can't allocate memory",  # PyTorch on a CPU
+    "cannot allocate memory",  # the operating system, in the words of a library
     "not enough memory",  # likewise, under Windows
     "insufficient memory",  # OpenCV
     "alloc_failed",  # cuBLAS, cuDNN
+    "could not create a primitive",  # oneDNN
+    "bad_alloc",  # C++
+    "bad allocation",  # likewise, under Windows
+    "without exception set",  # a compiled library got no memory, and did not say so to Python
+    "without setting an exception",  # likewise
+    "can't start new thread",  # there is no memory for its stack, or no process more is allowed
 )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out; every library and device has its own message."""
-    if isinstance(error, MemoryError):
+    """Whether an error means that memory ran out; every library and device has its own message.
+
+    A library that cannot finish its work after a MemoryError raises an error of its own.
+    """
+    if isinstance(error, MemoryError) or isinstance(error.__context__, MemoryError):
         return True
     said = str(error).lower()
     named = type(error).__name__ == "OutOfMemoryError"  # of PyTorch, which is not imported here

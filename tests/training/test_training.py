@@ -346,7 +346,7 @@ def test_checkpoints_that_do_not_fit(tmp_path, photos):
         Run(other, options(tmp_path, photos, resume=True))
     path = tmp_path / "run" / checkpoint.FILE
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ModelError, match="not a readable checkpoint"):
+    with pytest.raises(ModelError, match="not a checkpoint that can be read"):
         Run(TINY, options(tmp_path, photos, resume=True))
     path.unlink()
     with pytest.raises(InputError, match="no such file"):

@@ -131,13 +131,15 @@ def run(
     failed: dict[int, str] = {}
     with progress() as bar:
         mine = range(rank, len(tasks), world)
-        for index in bar.track(mine, description="files"):
+        files = bar.add_task("files", total=len(mine))
+        for index in mine:
             try:
                 with enough_memory(str(tasks[index].source)):
                     results[index] = work(tasks[index])
             except (CsreconError, OSError) as error:
                 failed[index] = tasks[index].source.name
                 fail(str(error))
+            bar.advance(files)
     if world > 1:
         for theirs in torchrun.gathered((results, failed)):
             results |= theirs[0]

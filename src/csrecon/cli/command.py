@@ -5,7 +5,7 @@ import functools
 import inspect
 import logging
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -101,7 +101,8 @@ def _shown(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def _session(verbose: bool, quiet: bool, offline: bool) -> Iterator[None]:
+def _session(verbose: bool, quiet: bool, offline: bool) -> Iterator[list[int]]:
+    """Logging, signals and the network; yields the signals received."""
     from csrecon.io import downloads
 
     shown = downloads.watcher.set(_shown)
@@ -111,18 +112,32 @@ def _session(verbose: bool, quiet: bool, offline: bool) -> Iterator[None]:
     log.addHandler(handler)
     log.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO)
     try:
-        with signals.unwinding():
-            yield
+        with signals.unwinding() as received:
+            yield received
     finally:
         log.removeHandler(handler)
         downloads.forbidden.reset(forbidden)
         downloads.watcher.reset(shown)
 
 
-def _exit_code(run: Callable[[], object], debug: bool) -> int:
+def _check_folder() -> None:
+    """Raise ResourceError if the working folder was removed: compiled libraries end the process."""
     try:
-        run()
-        stdout().file.flush()
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise ResourceError("the working folder was removed: change into another.") from error
+
+
+def _exit_code(run: Callable[[], object], debug: bool, received: Sequence[int]) -> int:
+    try:
+        try:
+            _check_folder()
+            run()
+            stdout().file.flush()
+        except Exception as error:
+            if not received or isinstance(error, SignalError):
+                raise
+            raise signals.Terminated(received[0]) from error
     except CsreconError as error:
         if debug:
             show_traceback()
@@ -131,12 +146,11 @@ def _exit_code(run: Callable[[], object], debug: bool) -> int:
     except SignalError as error:
         fail(f"{signal.Signals(error.number).name}: ended after a whole step; the run is saved.")
         return 128 + error.number
-    except KeyboardInterrupt:
-        fail("interrupted; no partial file is left.")
-        return 130
-    except signals.Terminated as end:
-        fail("terminated; no partial file is left.")
-        return 128 + end.number
+    except (KeyboardInterrupt, signals.Terminated) as end:
+        number = getattr(end, "number", signal.SIGINT)
+        what = "interrupted" if number == signal.SIGINT else "terminated"
+        fail(f"{what}; no partial file is left.")
+        return 128 + number
     except OSError as error:
         if debug:
             show_traceback()
@@ -169,11 +183,11 @@ _COMMON = {
 def _with_common_options(function: Callable[..., object]) -> Callable[..., None]:
     @functools.wraps(function)
     def run(*, verbose: bool, quiet: bool, offline: bool, debug: bool, **options: Any) -> None:
-        with _session(verbose, quiet, offline):
+        with _session(verbose, quiet, offline) as received:
             for name, group in grouped.items():
                 names = [field.name for field in dataclasses.fields(group)]
                 options[name] = group(**{field: options.pop(field) for field in names})
-            code = _exit_code(lambda: function(**options), debug)
+            code = _exit_code(lambda: function(**options), debug, received)
         if code:
             raise typer.Exit(code)
 

@@ -1,5 +1,6 @@
 """`csrecon inspect`: the content of a file of measurements or arrays."""
 
+import itertools
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ from csrecon.errors import InputError
 if TYPE_CHECKING:
     from csrecon.sensing.operators import Phi
 
+_SHOWN = 500  # arrays, and lines of advice
 _MOST_PRODUCTS = 10**12  # about half a minute
 
 
@@ -49,11 +51,13 @@ def inspect(
         ["array", "shape", "type", "range", "as Φ"],
         [
             [name, "×".join(map(str, f["shape"])), f["type"], f["range"], f["phi"]]
-            for name, f in found.items()
+            for name, f in itertools.islice(found.items(), _SHOWN)
         ],
         left=5,
     )
-    for line in advice:
+    if len(found) > _SHOWN:
+        say(f"… and {len(found) - _SHOWN} more arrays, which --json shows.")
+    for line in advice[:_SHOWN]:
         say(line)
 
 

@@ -4,14 +4,17 @@ Those that follow shortly are the same request (Ctrl-C twice, a terminal that cl
 they must not interrupt the removal of temporary files.
 """
 
+import _thread
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
-_SAME_REQUEST = 10.0  # seconds
+_SAME_REQUEST, _SOON = 10.0, 0.01  # seconds
 _ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is unknown on Windows
 
 
@@ -24,21 +27,42 @@ class Terminated(BaseException):
 
 
 @contextmanager
-def unwinding() -> Iterator[None]:
-    """Let the first of these signals raise KeyboardInterrupt or Terminated."""
+def unwinding() -> Iterator[list[int]]:
+    """Let the first of these signals raise KeyboardInterrupt or Terminated; yield those received.
+
+    Compiled libraries may lose what was raised, and raise an error of their own.
+    """
     first = float("-inf")
+    received: list[int] = []
 
     def unwind(number: int, frame: FrameType | None) -> None:
         nonlocal first
         if time.monotonic() - first < _SAME_REQUEST:
             return
         first = time.monotonic()
+        received.append(number)
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         raise Terminated(number)
 
-    with handled(unwind):
-        yield
+    def again(lost: Any) -> None:
+        """Interrupt once more, soon, where Python ignores what is raised: in a destructor."""
+        nonlocal first
+        if not isinstance(lost.exc_value, KeyboardInterrupt | Terminated):
+            before(lost)
+            return
+        first = float("-inf")
+        timer = threading.Timer(_SOON, _thread.interrupt_main, (received[-1],))
+        timer.daemon = True
+        timer.start()
+
+    before = sys.unraisablehook
+    sys.unraisablehook = again
+    try:
+        with handled(unwind):
+            yield received
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager

@@ -26,8 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from csrecon.cli import streams
-from csrecon.io.files import json_text
-from csrecon.io.text import printable
+from csrecon.io.text import json_text, printable
 
 log = logging.getLogger("csrecon")
 

@@ -13,9 +13,11 @@ from typing import Any
 
 from filelock import FileLock
 
-from csrecon.io import downloads, files
+from csrecon.io import documents, downloads, files
 
 log = logging.getLogger(__name__)
+
+_LARGEST, _LONGEST = 2**28, 2**14  # bytes of the file, and of a line; a row has a few hundred
 
 NUMERICS = 2
 """Version of the numerics, raised whenever results of the same inputs may change."""
@@ -46,11 +48,12 @@ class ResultCache:
         """Read the file, with the rows of other processes."""
         if not self.path.exists():
             return
-        with files.reading(self.path):
-            lines = self.path.read_bytes().splitlines()
+        lines = documents.content(self.path, _LARGEST).splitlines()
         damaged = 0
         for line in filter(None, lines):
             try:
+                if len(line) > _LONGEST:
+                    raise ValueError(len(line))
                 record = json.loads(line)
                 key, row = record["key"], record["row"]
                 if not (isinstance(key, str) and isinstance(row, dict)):

@@ -8,18 +8,21 @@ parameters   PSNR against the number of parameters, a curve per ratio
 iterations   of a preset: PSNR against the total iterations, a curve per network and kind
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field
 
 from csrecon.errors import InputError
 from csrecon.evaluation import presets
 from csrecon.evaluation.plot import Curve, curves, targets
-from csrecon.io import files
+from csrecon.io import documents
 from csrecon.zoo import cards
 
+_LARGEST = 2**26  # bytes of a report
 Record = dict[str, Any]
 _ITERATIONS = "psnr_iterations"
 _KIND: dict[presets.Kind, tuple[str, Literal["solid", "dashed", "none"]]] = {
@@ -27,6 +30,25 @@ _KIND: dict[presets.Kind, tuple[str, Literal["solid", "dashed", "none"]]] = {
     "authors": ("authors' weights", "dashed"),
     "csrecon": ("csrecon", "solid"),
 }
+
+
+class _Cell(BaseModel):
+    """What the figures take from a cell of a report; `psnr` is None where it is infinite."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    model: str = Field(max_length=4096)
+    ratio: float
+    psnr: float | None
+    ipl: Annotated[str, Field(max_length=4096)]
+    seconds: float
+    kind: str = Field("gaussian", max_length=100)
+    block: int | None = Field(None, ge=0, lt=2**63)
+    noise_sigma: float = 0.0
+
+
+class _Report(BaseModel):
+    cells: Annotated[list[_Cell], Field(max_length=10_000)]
 
 
 @dataclass(frozen=True)
@@ -41,7 +63,7 @@ class _Kind:
 
 
 def _ipl(cell: Record) -> float | None:
-    return float(cell["ipl"]) if cell["ipl"].isdecimal() else None
+    return float(cell["ipl"]) if cell["ipl"].isdecimal() and len(cell["ipl"]) < 5 else None
 
 
 def _parameters(cell: Record) -> float | None:
@@ -99,17 +121,13 @@ def read_cells(path: Path) -> list[Record]:
     Raises:
         InputError: no such file, or not such a report.
     """
-    files.require_file(path)
     try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        for cell in cells:
-            str(cell["model"]), float(cell["ratio"]), float(cell["psnr"]), cell["ipl"].isdecimal()
-            float(cell["seconds"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        report = _Report.model_validate_json(documents.content(path, _LARGEST))
+    except pydantic.ValidationError as error:
         raise InputError(
-            f"{path}: not a report of `csrecon bench -o FILE.json` ({type(error).__name__})."
+            f"{path}: not a report of `csrecon bench -o FILE.json` ({documents.faults(error)})."
         ) from error
-    return list(cells)
+    return [cell.model_dump() for cell in report.cells if cell.psnr is not None]
 
 
 def outputs(folder: Path) -> list[Path]:

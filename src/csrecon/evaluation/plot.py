@@ -15,6 +15,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from csrecon.errors import UsageError
+from csrecon.evaluation.table import unformulated
 from csrecon.io import files
 from csrecon.io.text import printable
 
@@ -256,7 +257,8 @@ def curves(
         with table.open("w", encoding="utf-8", newline="", errors="backslashreplace") as stream:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(["curve", x, y])
-            writer.writerows([line.label, *point] for line in lines for point in line.points)
+            labelled = [(unformulated(line.label), line.points) for line in lines]
+            writer.writerows([label, *point] for label, points in labelled for point in points)
     return paths
 
 

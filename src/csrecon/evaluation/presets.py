@@ -19,7 +19,7 @@ from csrecon.errors import ModelError, UsageError, nearest
 from csrecon.evaluation import report
 from csrecon.evaluation.rows import Cell, Row, summarize
 from csrecon.evaluation.table import Table
-from csrecon.io import files
+from csrecon.io.text import json_text
 from csrecon.metrics import Protocol
 from csrecon.zoo import cards
 
@@ -278,7 +278,7 @@ def texts(
     content = table_of(table, results)
 
     def to_json() -> str:
-        return files.json_text(
+        return json_text(
             {
                 "title": table.title,
                 "conditions": conditions.facts(),

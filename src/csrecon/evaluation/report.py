@@ -14,8 +14,9 @@ from csrecon._version import __version__
 from csrecon.errors import UsageError
 from csrecon.evaluation.bench import Plan
 from csrecon.evaluation.rows import Cell, Row
-from csrecon.evaluation.table import Table
+from csrecon.evaluation.table import Table, unformulated
 from csrecon.io import files
+from csrecon.io.text import json_text, printable
 from csrecon.metrics import PROTOCOLS, Score, mean
 from csrecon.sensing.operators import KINDS
 from csrecon.sensing.operators.kinds import default_block
@@ -148,7 +149,7 @@ def listing(cells: Sequence[Cell]) -> Table:
 
 def to_markdown(table: Table, conditions: Conditions) -> str:
     """A table for a document, with its conditions below."""
-    return f"{table.markdown()}\n{conditions}\n"
+    return f"{table.markdown()}\n{printable(str(conditions))}\n"
 
 
 def to_csv(cells: Sequence[Cell]) -> str:
@@ -157,7 +158,7 @@ def to_csv(cells: Sequence[Cell]) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(records[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows({k: unformulated(v) for k, v in record.items()} for record in records)
     return stream.getvalue()
 
 
@@ -172,7 +173,7 @@ def content(cells: Sequence[Cell], rows: Sequence[Row], conditions: Conditions) 
 
 def to_json(cells: Sequence[Cell], rows: Sequence[Row], conditions: Conditions) -> str:
     """The content of a report as JSON."""
-    return files.json_text(content(cells, rows, conditions))
+    return json_text(content(cells, rows, conditions))
 
 
 def _record(cell: Cell) -> dict[str, Any]:

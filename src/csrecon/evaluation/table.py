@@ -1,17 +1,42 @@
-"""One table for the terminal, Markdown, LaTeX and CSV."""
+"""One table for the terminal, Markdown, LaTeX and CSV.
+
+Names of models, sets and images are shown as they are: none of them is markup or a formula, or ends
+a line.
+"""
 
 import csv
 import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-_SYMBOLS = {"×": r"$\times$", "−": "$-$", "±": r"$\pm$", "σ": r"$\sigma$", "Φ": r"$\Phi$"}
+from csrecon.io.text import printable
+
+_SYMBOLS = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "×": r"$\times$",
+    "−": "$-$",
+    "±": r"$\pm$",
+    "σ": r"$\sigma$",
+    "Φ": r"$\Phi$",
+    **{special: rf"\{special}" for special in "&%$#_{}"},
+}
+_BAR = r"\|"  # in a cell of Markdown
+# What a spreadsheet takes for a formula; a number with its sign is none.
+_FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.]*(\s|$))")
 
 
 def line(cells: Sequence[str]) -> str:
     """A line of a Markdown table, for tables that are printed line by line."""
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(printable(cell).replace('|', _BAR) for cell in cells)} |"
+
+
+def unformulated(value: Any) -> Any:
+    """A value for a CSV; a text that begins like a formula has an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
 
 
 @dataclass(frozen=True)
@@ -34,7 +59,7 @@ class Table:
         columns = "l" * self.left + "r" * (len(self.header) - self.left)
         return "\n".join(
             [
-                f"% {comment}",
+                f"% {printable(comment)}",
                 rf"\begin{{tabular}}{{{columns}}}",
                 r"\toprule",
                 rows[0],
@@ -49,10 +74,11 @@ class Table:
     def csv(self) -> str:
         """Comma-separated values."""
         stream = io.StringIO()
-        csv.writer(stream, lineterminator="\n").writerows([self.header, *self.lines])
+        csv.writer(stream, lineterminator="\n").writerows(
+            [unformulated(cell) for cell in row] for row in [self.header, *self.lines]
+        )
         return stream.getvalue()
 
 
 def _escaped(text: str) -> str:
-    plain = re.sub(r"([&%$#_{}])", r"\\\1", text)
-    return "".join(_SYMBOLS.get(symbol, symbol) for symbol in plain)
+    return "".join(_SYMBOLS.get(symbol, symbol) for symbol in printable(text))

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 Arrays = dict[str, NDArray[Any]]
 
 _SECONDS, _BYTES_A_SECOND = 60, 2**20  # what reading a file may take, at the slowest
+_NAMED = 20  # arrays in a message
 _HEADER = 1000  # fields of a first line that may be names of columns
 _PATIENCE = 5  # how much longer a reader may wait for its disk than it may compute
 
@@ -166,7 +167,9 @@ def pick(
     if chosen is not None:
         return np.ascontiguousarray(chosen)
     found = read(path)
-    shown = ", ".join(f"{key} {value.shape}" for key, value in found.items())
+    first = list(found.items())[:_NAMED]
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    shown = ", ".join(f"{key} {value.shape}" for key, value in first) + more
     if name is not None:
         raise UsageError(f"{path}: no array {name!r} in it; it holds {shown}.")
     large = [value for value in numbers(found).values() if value.size > 1]

@@ -1,14 +1,18 @@
-"""YAML of strangers: plain values only, of a bounded size, read without running anything.
+"""Texts of strangers, of a bounded size; YAML: plain values only, read without running anything.
 
 YAML can refer to itself (&a [*a]), double itself with every line (the billion laughs), and hold
 numbers of any length. The node graph is measured before anything is made of it.
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pydantic
 import yaml
+
+from csrecon.errors import InputError
+from csrecon.io import files
 
 LARGEST = 2**19
 """Characters of a document."""
@@ -34,6 +38,19 @@ class _UniqueKeys(yaml.SafeLoader):
                 None, None, f"a key is given twice among {keys}", node.start_mark
             )
         return super().construct_mapping(node, deep)
+
+
+def content(path: Path, most: int) -> bytes:
+    """The bytes of a regular file, `most` of them at most.
+
+    Raises:
+        InputError: no such file, a device, a file that cannot be read, or a larger one.
+    """
+    files.require_regular(path)
+    with files.reading(path):
+        if path.stat().st_size > most:
+            raise InputError(f"{path}: larger than {most} bytes, so it is not what it should be.")
+        return path.read_bytes()
 
 
 def plain(text: str) -> Any:

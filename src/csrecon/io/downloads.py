@@ -116,6 +116,8 @@ def _git_digest(path: Path) -> str:
 
 def problem(path: Path, remote: Remote) -> str | None:
     """Why a file is not the expected one; None if it is."""
+    if not path.is_file():
+        return "a folder or a device instead of a file"
     size = path.stat().st_size
     if remote.bytes is not None and size != remote.bytes:
         return f"{size} bytes instead of {remote.bytes}"

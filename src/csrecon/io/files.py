@@ -7,7 +7,6 @@ so an interrupted command leaves no partial file. An existing file is replaced o
 import contextlib
 import errno
 import hashlib
-import json
 import math
 import os
 import struct
@@ -301,9 +300,17 @@ def temporaries(*targets: Path) -> Iterator[list[Path]]:
     except OSError as error:
         raise explained(error, targets[0]) from error
     finally:
-        for leftover in made:
-            with contextlib.suppress(OSError):
-                leftover.unlink(missing_ok=True)
+        try:
+            _remove(made)
+        except BaseException:  # a signal; those that follow shortly do not interrupt
+            _remove(made)
+            raise
+
+
+def _remove(leftovers: Iterable[Path]) -> None:
+    for leftover in leftovers:
+        with contextlib.suppress(OSError):
+            leftover.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -385,17 +392,3 @@ def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write plain arrays to an uncompressed .npz (no pickle)."""
     with path.open("wb") as stream:
         np.savez(stream, allow_pickle=False, **arrays)
-
-
-def _with_null(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _with_null(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_with_null(value) for value in content]
-    unknown = isinstance(content, float) and not math.isfinite(content)
-    return None if unknown else content
-
-
-def json_text(content: Any) -> str:
-    """Indented JSON, with null for infinite and NaN values, which JSON cannot hold."""
-    return json.dumps(_with_null(content), indent=2, allow_nan=False) + "\n"

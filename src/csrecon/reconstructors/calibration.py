@@ -38,6 +38,7 @@ from csrecon.reconstructors.solvers.tv import TotalVariation
 from csrecon.sensing.lab import Calibration
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.operators import BlockOperator, Phi
+from csrecon.sensing.operators.orthonormal import noting, orthonormalized
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ _SUREST = 0.1  # quantile of the blocks' variances that is their lower bound
 _FAR = 2.0  # Huber's threshold in standard errors
 _ROUNDING, _EXACT = 1e-7, 1e-5  # relative: of a float32, and of Φx computed in float32
 _TINY = 1e-200
+_LARGEST = float(np.finfo(np.float32).max)
 _HELP = (
     "Give --offset, a number for --gain, or --calibrate with the values of a white and a black "
     "scene."
@@ -117,6 +119,16 @@ def estimate(
         InputError: values that are zero, a Φ that cannot separate an offset from a level, or a
             gain or offset that is too uncertain.
     """
+    token = noting.set(False)  # the reconstruction says what is discarded, and once
+    try:
+        return _estimated(y, operator, offset, reconstruct)
+    finally:
+        noting.reset(token)
+
+
+def _estimated(
+    y: Tensor, operator: BlockOperator, offset: float | None, reconstruct: Reconstruct
+) -> Calibration:
     values = y[0].flatten(0, 1).double().numpy()
     present = np.ones(len(values), bool)
     if operator.present is not None:
@@ -154,7 +166,8 @@ def estimate(
         rows = np.delete(np.arange(len(phi)), slice(first, None, _PARTS))
         part = _fitted(blocks[:, rows], phi[rows], k[np.ix_(rows, rows)], offset)
         parts.append(imaging.step(gain, part.offset, phi, rows))
-    inverse = np.linalg.pinv(phi, rcond=1e-5)
+    normal = orthonormalized(phi, operator.block, values - fit.offset, fit.noise)
+    inverse = normal.rows.T @ normal.to_new.T
     pattern = math.sqrt(float(np.mean(inverse.sum(axis=1) ** 2)))  # the image of an offset of 1
     grain = math.sqrt(float(np.square(inverse).sum()) / operator.n)  # the image of noise of 1
     error = math.hypot(
@@ -184,6 +197,11 @@ def _check(values: _Array, phi: _Array, offset: float | None) -> None:
         raise InputError(
             "--gain auto: the values are 0 everywhere; expected a scene with light in it. Is it "
             "the right array (--var)?"
+        )
+    if float(np.abs(values).max()) > _LARGEST:
+        raise InputError(
+            f"--gain auto: values up to {np.abs(values).max():.3g}, and float32 holds up to "
+            f"{_LARGEST:.1e}. Divide the values by their scale."
         )
     if len(phi) < _FEWEST:
         raise InputError(

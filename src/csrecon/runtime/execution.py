@@ -23,7 +23,7 @@ from csrecon.sensing.measurement import Measurement
 
 log = logging.getLogger(__name__)
 
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,4})?")
 
 _IMPLAUSIBLE = 2.0  # RMS of the pixels, as computed from ‖y‖, that is refused
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from csrecon.errors import InputError, UsageError
-from csrecon.io import files, pairs
+from csrecon.errors import UsageError
+from csrecon.io import documents, files, pairs
 from csrecon.sensing import sidecar
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,6 @@ def refuse_foreign(beside: Path) -> None:
 
 def read_text(path: Path, bare: bool) -> str | None:
     """The text of a sidecar; None for the .json of another program beside bare values."""
-    files.require_regular(path)
     text = _content(path)
     if bare and MARK not in text:
         log.info("%s: not written by csrecon, so it is ignored.", path)
@@ -73,11 +72,7 @@ def read_pair(path: Path, bare: bool) -> tuple[NDArray[Any], str | None]:
 
 def _content(path: Path) -> str:
     """The text of a .json; bytes that are no text are kept as lone surrogates."""
-    with files.reading(path), path.open("rb") as stream:
-        content = stream.read(_LARGEST + 1)
-    if len(content) > _LARGEST:
-        raise InputError(f"{path}: more than {_LARGEST} bytes; a sidecar has a few thousand.")
-    return content.decode("utf-8-sig", "surrogateescape")
+    return documents.content(path, _LARGEST).decode("utf-8-sig", "surrogateescape")
 
 
 def _state(path: Path) -> tuple[int, ...] | None:

@@ -79,8 +79,8 @@ class Arrangement:
             )
         if self.gain != "auto" and not (np.isfinite(self.gain) and self.gain != 0):
             raise UsageError(f"gain {self.gain}: expected a number other than 0, or auto.")
-        if self.offset is not None and not np.isfinite(self.offset):
-            raise UsageError(f"offset {self.offset}: expected a finite number.")
+        if self.offset is not None and not abs(self.offset) <= float(np.finfo(np.float32).max):
+            raise UsageError(f"offset {self.offset}: expected a finite number of float32.")
         if not (np.isfinite(self.noise) and self.noise >= 0):
             raise UsageError(f"noise {self.noise}: expected a standard deviation, from 0 on.")
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import torch
 
 from csrecon.errors import InputError, ModelError, enough_memory
-from csrecon.io import files
+from csrecon.io import documents, files
 from csrecon.training.recipe import Recipe
+from csrecon.zoo import published
 
 FILE = "checkpoint.pt"
 RECIPE = "recipe.json"
@@ -37,7 +37,8 @@ def save(
         ResourceError: it cannot be written; the previous checkpoint is intact.
     """
     content = io.BytesIO()  # of a cut file PyTorch says "unexpected pos", as of a wrong state
-    torch.save({"recipe": fingerprint(recipe), **state}, content)
+    with enough_memory(str(folder / FILE)):
+        torch.save({"recipe": fingerprint(recipe), **state}, content)
     with files.new_files(folder / FILE, overwrite=True) as (temporary,):
         temporary.write_bytes(content.getbuffer())
         for path in instead_of:
@@ -52,12 +53,7 @@ def load(folder: Path, recipe: Recipe) -> dict[str, Any]:
         ModelError: it is damaged, or of another recipe.
     """
     path = folder / FILE
-    files.require_file(path)
-    try:
-        with enough_memory(str(path)):
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise ModelError(f"{path}: not a readable checkpoint ({error}).") from error
+    state: dict[str, Any] = published.plain(path)
     if not isinstance(state, dict) or "recipe" not in state:
         raise InputError(f"{path}: not a checkpoint of csrecon train.")
     if state["recipe"] != fingerprint(recipe) and not _is_described(folder, recipe):
@@ -72,6 +68,7 @@ def _is_described(folder: Path, recipe: Recipe) -> bool:
     """Whether recipe.json beside the checkpoint, maybe of an earlier release, is this recipe."""
     path = folder / RECIPE
     try:
-        return Recipe.model_validate_json(path.read_text(encoding="utf-8")) == recipe
-    except (OSError, ValueError):
+        found = documents.content(path, documents.LARGEST)
+        return Recipe.model_validate_json(found) == recipe
+    except (InputError, ValueError):
         return False

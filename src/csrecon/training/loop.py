@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from csrecon.errors import CheckError, UsageError
+from csrecon.errors import CheckError, ModelError, UsageError, enough_memory
 from csrecon.reconstructors.unfolding import Unfolding
 from csrecon.runtime import execution
 from csrecon.sensing.measurement import Measurement
@@ -165,7 +165,15 @@ class Trainer:
 
         Raises:
             UsageError: the state was written by fewer processes.
+            ModelError: it does not fit.
         """
+        try:
+            with enough_memory("the checkpoint"):
+                self._restore(state, rank)
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+            raise ModelError(f"the checkpoint does not fit its recipe ({error}).") from error
+
+    def _restore(self, state: dict[str, Any], rank: int) -> None:
         if rank >= len(state["own"]):
             raise UsageError(
                 f"the checkpoint is of {len(state['own'])} process(es); continue with as many."
@@ -178,7 +186,10 @@ class Trainer:
         self._common.set_state(state["common"])
         self._own.set_state(state["own"][rank])
         self.task.state = state["bases"]
-        self.step, self.seconds = state["step"], state["seconds"]
+        step, seconds = state["step"], state["seconds"]
+        if not (isinstance(step, int) and step >= 0 and 0 <= seconds < math.inf):
+            raise ValueError(f"step {step!r} after {seconds!r} seconds")
+        self.step, self.seconds = step, float(seconds)
 
     def learning_rate(self) -> float:
         """The learning rate of the next step: linear warm-up, then a cosine over the progress."""

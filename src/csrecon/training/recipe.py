@@ -13,7 +13,14 @@ from typing import Annotated, Any, Literal, Self
 
 import pydantic
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
 
 from csrecon.errors import UsageError, nearest
 from csrecon.io import documents
@@ -28,6 +35,14 @@ _MOST_PIXELS = 2**28  # of a step
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _encodable(name: str | None) -> str | None:
+    """A name without the halves of characters that stand for its undecodable bytes."""
+    return name and name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+_AsJson = PlainSerializer(_encodable, when_used="json")
 
 
 class Stage(_Part):
@@ -49,7 +64,7 @@ class DataOptions(_Part):
         batch: patches per step and process.
     """
 
-    sets: tuple[str, ...] = Field(default=("t91",), min_length=1)
+    sets: tuple[Annotated[str, _AsJson], ...] = Field(default=("t91",), min_length=1)
     fraction: float = Field(default=1.0, gt=0, le=1)
     scales: tuple[Annotated[float, Field(gt=0, le=16)], ...] = Field(
         default=(1.0, 0.85, 0.7), min_length=1, max_length=64
@@ -148,7 +163,7 @@ class Recipe(_Part):
     """
 
     model: str
-    init: str | None = None
+    init: Annotated[str | None, _AsJson] = None
     changes: dict[str, dict[str, Any]] = {}
     task: AnyTask = BlocksOptions()
     data: DataOptions = DataOptions()

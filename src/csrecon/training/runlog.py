@@ -14,10 +14,11 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from csrecon.errors import InputError
-from csrecon.io import files
+from csrecon.io import documents, files
 
 log = logging.getLogger(__name__)
 
+_LARGEST = 2**26  # bytes, of which a record has about a hundred
 _BEGINNING = b'{"step": '
 
 
@@ -81,7 +82,8 @@ def read(path: Path) -> list[Record]:
 def _records(path: Path) -> tuple[list[Record], list[int], bool]:
     """The records, the numbers of the damaged lines, and whether the last line is cut."""
     with files.reading(path):
-        content = path.read_bytes() if path.exists() else b""
+        there = path.exists()
+    content = documents.content(path, _LARGEST) if there else b""
     *whole, last = content.split(b"\n")
     records, damaged, cut = [], [], False
     for number, line in enumerate([*whole, last]):

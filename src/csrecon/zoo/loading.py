@@ -39,6 +39,8 @@ def split_name(text: str) -> tuple[str, dict[str, str]]:
             raise UsageError(
                 f"model {text!r}: {part!r} is no option; expected NAME:option=value,option=value."
             )
+        if key.strip() in options:
+            raise UsageError(f"model {text!r}: {key.strip()!r} is given twice.")
         options[key.strip()] = value.strip()
     return name, options
 

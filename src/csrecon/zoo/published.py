@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
 
-from csrecon.errors import InputError, ModelError, UsageError
+from csrecon.errors import InputError, ModelError, UsageError, enough_memory
 from csrecon.io.files import check_expansion, require_file
-from csrecon.reconstructors.blueprint import Blueprint, Part
+from csrecon.reconstructors.blueprint import MOST_WEIGHTS, Blueprint, Part
 from csrecon.reconstructors.unfolding import Unfolding
 from csrecon.sensing.operators import Phi
 
@@ -71,28 +71,54 @@ _KEYS = (
 _REPEATED = re.compile(r"fcs\.\d+\.ResidualBlocks\.\d+\.res_scale\.")
 
 
+def plain(path: Path) -> Any:
+    """What a file of torch.save holds: tensors, numbers, texts, and lists and mappings of them.
+
+    Raises:
+        InputError: no such file.
+        ModelError: not such a file, or one that needs any code to run.
+        ResourceError: out of memory.
+    """
+    require_file(path)
+    try:
+        # From a stream: given a path, torch.load may choose another reader by its suffix.
+        with (
+            path.open("rb") as stream,
+            torch.serialization.safe_globals(_ALLOWED_TYPES),
+            enough_memory(str(path)),
+        ):
+            if zipfile.is_zipfile(stream):
+                for member in zipfile.ZipFile(stream).infolist():
+                    check_expansion(member.file_size, member.compress_size, str(path))
+            stream.seek(0)
+            return torch.load(stream, map_location="cpu", weights_only=True)
+    except _FILE_FAULTS as error:
+        raise ModelError(f"{path}: not a checkpoint that can be read safely ({error}).") from error
+
+
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """The state dict of one of the authors' `.pkl` files, with their own key names.
 
     Raises:
         InputError: no such file.
-        ModelError: not a checkpoint, or one that needs any code to run.
+        ModelError: as in `plain`, or other weights than finite, dense, real numbers.
+        ResourceError: out of memory.
     """
-    require_file(path)
-    try:
-        # From a stream: given a path, torch.load may choose another reader by its suffix.
-        with path.open("rb") as stream, torch.serialization.safe_globals(_ALLOWED_TYPES):
-            if zipfile.is_zipfile(stream):
-                for member in zipfile.ZipFile(stream).infolist():
-                    check_expansion(member.file_size, member.compress_size, str(path))
-            stream.seek(0)
-            content: Any = torch.load(stream, map_location="cpu", weights_only=True)
-    except _FILE_FAULTS as error:
-        raise ModelError(f"{path}: not a checkpoint that can be read safely ({error}).") from error
+    content = plain(path)
     state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ModelError(f"{path}: holds no network weights.")
+    for key, value in state.items():
+        if not _are_weights(value):
+            raise ModelError(f"{path}: {str(key)[:100]!r} holds no finite, dense, real numbers.")
     return {str(key).removeprefix("module."): value for key, value in state.items()}
+
+
+def _are_weights(value: Tensor) -> bool:
+    dense = value.layout is torch.strided and value.device.type == "cpu" and not value.is_quantized
+    if not dense or value.is_complex() or value.numel() > MOST_WEIGHTS:
+        return False
+    return bool(torch.isfinite(value).all())
 
 
 def _renamed(state: dict[str, Tensor], label: str) -> dict[str, Tensor]:

@@ -22,6 +22,9 @@ from csrecon.zoo.cards import BUNDLED, Bundled, Checkpoint, Hub, Weights, card, 
 _OURS = re.compile(r"[0-9a-f]{12}[-.]|\.[0-9a-f]{12}-\d+(\.|$)|\.[0-9a-f]{12}[-.].*\.lock$")
 
 
+_DIGEST = 64  # characters of a SHA-256
+
+
 def folder() -> Path:
     """The folder of downloaded and converted weights."""
     return downloads.cache_dir() / "models"
@@ -158,13 +161,19 @@ def _made(name: str, weights: Checkpoint) -> Path:
     return folder() / name / f"{weights.checkpoint.digest.partition(':')[2][:12]}.safetensors"
 
 
+def _is_recorded(made: Path, record: Path) -> bool:
+    """Whether a converted file is there, with the SHA-256 of its record; both are plain files."""
+    if not (made.is_file() and record.is_file() and record.stat().st_size == _DIGEST):
+        return False
+    return record.read_bytes() == files.sha256_file(made).encode()
+
+
 def _converted(name: str, weights: Checkpoint) -> Path:
     """The .safetensors file converted from a checkpoint; converted now if it is missing."""
     target = _made(name, weights)
     record = target.with_suffix(".sha256")
     with downloads.locked(target):
-        known = record.read_text(encoding="ascii") if record.exists() else None
-        if known and target.exists() and files.sha256_file(target) == known:
+        if _is_recorded(target, record):
             return target
         entry = card(name)
         phi = start = None

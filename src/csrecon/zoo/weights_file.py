@@ -41,6 +41,8 @@ def read_blueprint(path: Path) -> Blueprint:
             "cannot be built. Weights saved by csrecon have one; `csrecon models convert` adds it "
             "to the authors' checkpoints."
         )
+    if len(metadata[_METADATA_KEY]) > documents.LARGEST:
+        raise ModelError(f"{path}: its metadata are too long to describe a network.")
     try:
         return Blueprint.model_validate_json(metadata[_METADATA_KEY])
     except pydantic.ValidationError as error:

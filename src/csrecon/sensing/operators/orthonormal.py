@@ -31,12 +31,16 @@ half a bit of information (Rodgers, Inverse methods for atmospheric sounding, 20
 
 import logging
 import math
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
+
+noting: ContextVar[bool] = ContextVar("noting", default=True)
+"""Whether notes say what is discarded; not where one Φ is tried in several ways."""
 
 _Array = NDArray[np.float64]
 _Mask = NDArray[np.bool_]
@@ -79,7 +83,7 @@ def orthonormalized(
         noise: standard deviation of the noise on y; 0 if unknown.
     """
     rows, to_new, s = _components(phi)
-    if len(rows) < len(phi):
+    if len(rows) < len(phi) and noting.get():
         log.info(
             "Φ has rank %d of %d rows (singular values below %.1e of the largest discarded).",
             len(rows),
@@ -94,7 +98,7 @@ def orthonormalized(
         if len(values):
             some = values[:: -(-len(values) // _BLOCKS)]
             kept = _kept(some @ to_new, _Model.of(rows, block, growth, weak), noise)
-    if not kept.all():
+    if not kept.all() and noting.get():
         lost = s[~kept] / s[0]
         log.info(
             "%d of %d components of Φ discarded (singular values of %.1e to %.1e of the largest): "

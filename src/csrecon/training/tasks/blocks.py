@@ -92,6 +92,8 @@ class Blocks:
 
     @state.setter
     def state(self, kept: list[int]) -> None:
+        if len(kept) != len(self._alive) or not all(isinstance(base, int) for base in kept):
+            raise ValueError(f"base matrices {kept!r}")
         self._alive = list(kept)
         self._matrices.clear()
 
