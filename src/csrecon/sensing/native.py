@@ -97,6 +97,7 @@ def save(m: Measurement, path: Path, overwrite: bool = False) -> None:
             files.write_npz(temporary, {**stored, "metadata": np.array(facts)})
         return
     description = beside.sidecar_path(path)
+    beside.refuse_shared(path)
     if overwrite:
         beside.refuse_foreign(description)
     with pairs.new_pair(path, description, overwrite) as (values, text):
