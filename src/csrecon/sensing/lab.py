@@ -21,7 +21,7 @@ from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.native import as_single, as_values
 from csrecon.sensing.operators import BlockOperator, Phi
 from csrecon.sensing.operators.base import check_extent
-from csrecon.sensing.scenes import gain_of
+from csrecon.sensing.scenes import check_alike, gain_of
 from csrecon.sensing.sidecar import LARGEST
 
 log = logging.getLogger(__name__)
@@ -81,6 +81,11 @@ class Arrangement:
             raise UsageError(f"gain {self.gain}: expected a number other than 0, or auto.")
         if self.offset is not None and not np.isfinite(self.offset):
             raise UsageError(f"offset {self.offset}: expected a finite number.")
+        if self.differential and self.offset:
+            raise UsageError(
+                f"offset {self.offset:g} with differential: it cancels in the difference of a "
+                "pattern and its complement; leave it out."
+            )
         if not (np.isfinite(self.noise) and self.noise >= 0):
             raise UsageError(f"noise {self.noise}: expected a standard deviation, from 0 on.")
 
@@ -199,6 +204,12 @@ def _places(
         raise InputError(
             f"{label}: positions up to row {row.max()} and column {column.max()}; the image has "
             f"{gh}×{gw} blocks, counted from zero."
+        )
+    if row.min() > 0 and column.min() > 0:
+        log.warning(
+            "%s: no position is in row 0 or column 0, and both are counted from zero; are these "
+            "counted from one?",
+            label,
         )
     if len(np.unique(row * gw + column)) < len(row):
         raise InputError(f"{label}: a position is given twice.")
@@ -334,12 +345,12 @@ def _without(
 
 
 def _scene(scene: NDArray[Any], rows: int, name: str, ordered: _Ordered) -> _Values:
+    """The values of a white or a black scene, (blocks, m); one block or several."""
     values = as_values(scene, name)
     blocks = values.size // rows
     if blocks < 1 or values.size % rows:
         raise InputError(f"{name} of shape {values.shape}: expected {rows} values per block.")
-    mean: _Values = ordered(values, blocks, name, None).mean(axis=0)
-    return mean
+    return ordered(values, blocks, name, None)
 
 
 def _calibrated(
@@ -351,7 +362,8 @@ def _calibrated(
 ) -> tuple[Calibration, _Values]:
     """The calibration (gain, mean offset), and the offset of every row of Φ, (m,)."""
     if scenes is not None:
-        white, black = scenes
+        check_alike(*scenes, operator)
+        white, black = (scene.mean(axis=0) for scene in scenes)
         return Calibration(gain_of(white, black, operator), float(black.mean())), black
     if arrangement.gain != "auto":
         given = arrangement.offset or 0.0
