@@ -12,6 +12,7 @@ from torch import Tensor
 
 from csrecon import zoo
 from csrecon.errors import UsageError
+from csrecon.evaluation import plausible
 from csrecon.io import images
 from csrecon.io.images import Color, Picture
 from csrecon.reconstructors import calibration
@@ -226,6 +227,7 @@ def reconstruct(
     final = execution.final(reconstruct_steps(ready, model, ipl, setup))
     pixels = images.to_array(final.image, ready.format.color)
     observed = ready.operator.observed()
+    plausible.notice(pixels, ready)
     if observed is not None:
         pixels[~observed.numpy()] = np.nan
     return pixels

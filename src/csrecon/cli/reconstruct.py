@@ -234,11 +234,13 @@ class _Work:
     def write(self, task: batch.Task, given: _Input, made: _Output) -> dict[str, Any]:
         """Write an image; return the facts to report."""
         from csrecon._version import __version__
-        from csrecon.evaluation import references
+        from csrecon.evaluation import plausible, references
         from csrecon.io import files, images
 
         measured, name = given.measured, self.model
-        pixels = _turned(images.to_array(made.planes, measured.format.color), self.rotate)
+        upright = images.to_array(made.planes, measured.format.color)
+        plausible.notice(upright, measured, str(task.source))
+        pixels = _turned(upright, self.rotate)
         mask = measured.operator.observed()
         observed = None if mask is None else _turned(mask.numpy(), self.rotate)
         score = (

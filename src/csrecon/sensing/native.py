@@ -32,6 +32,7 @@ from csrecon.sensing.operators.kinds import DEFAULT_SIDE
 from csrecon.sensing.sidecar import ArrayFacts, ImageFacts, NoiseFacts, Sidecar
 
 SUFFIXES = (".npy", ".npz")
+_FULL_SCALES = {2**bits - 1 for bits in range(8, 17)}  # of an analogue-to-digital converter
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +121,7 @@ def as_values(array: NDArray[Any], label: str) -> NDArray[np.floating[Any]]:
         raise InputError(
             f"{label}: type {array.dtype}, shape {array.shape}; expected real numbers."
         )
+    _notice_saturation(array, label)
     # The 64 bits of an integer do not fit float64, of which a large offset would take the last.
     whole = array.dtype.kind in "iu" and array.itemsize > 4
     wide = np.longdouble if whole or array.itemsize > 8 else np.float64
@@ -131,6 +133,24 @@ def as_values(array: NDArray[Any], label: str) -> NDArray[np.floating[Any]]:
             "measurements must be finite."
         )
     return values
+
+
+def _notice_saturation(array: NDArray[Any], label: str) -> None:
+    """Warn of integers of which several have the largest value of a converter of 8 to 16 bits."""
+    if array.dtype.kind not in "iu":
+        return
+    peak = int(array.max())
+    many = int((array == peak).sum())
+    if peak in _FULL_SCALES and many > 1:
+        log.warning(
+            "%s: %d of %d values are %d, the largest of %d bits: are they saturated? A saturated "
+            "value is smaller than what the scene gave.",
+            label,
+            many,
+            array.size,
+            peak,
+            peak.bit_length(),
+        )
 
 
 def as_single(

@@ -1,0 +1,88 @@
+"""Faults of lab values that nothing but the image reveals: a warning says so."""
+
+import logging
+
+import numpy as np
+import pytest
+
+import csrecon
+from csrecon.sensing.lab import Arrangement
+from tests.conftest import scene
+from tests.test_cli import run
+
+LAB = ["--phi", "phi.npy", "--shape", "64x96"]
+BLOCKS = (scene(64, 96)[..., 0] / 255).reshape(4, 16, 6, 16).swapaxes(1, 2).reshape(24, 256)
+BRIGHTNESS = BLOCKS.sum(1, keepdims=True)
+FAST = ["--model", "fista:iterations=30", "-o", "x.png", "--overwrite"]
+
+
+@pytest.fixture
+def lab():
+    """A square binary Φ for blocks of 16×16, and what it measures of 4×6 blocks: (24, 256)."""
+    phi = (np.random.Generator(np.random.PCG64(1)).random((256, 256)) < 0.5).astype(np.uint8)
+    values = BLOCKS @ phi.T
+    np.save("phi.npy", phi)
+    np.save("lab.npy", values)
+    return phi, values
+
+
+def said(*options):
+    return run("reconstruct", "lab.npy", *LAB, *options, *FAST).stderr
+
+
+@pytest.mark.parametrize(
+    ("factor", "kind", "unit"),
+    [(255, np.uint8, 1), (127, np.int8, 1), (1, np.uint8, 1e-6), (1, np.uint8, -1)],
+)
+def test_f121(lab, factor, kind, unit):
+    """Patterns stored as 0 and 255, values in volts, or of another sign: a black image
+    a warning; --gain adapts the scale"""
+    phi, values = lab
+    assert "warning" not in said()
+    if factor == 127:  # patterns of -1 and 1
+        phi, values = 2.0 * phi - 1, 2 * values - BRIGHTNESS
+    np.save("phi.npy", (factor * phi).astype(kind))
+    np.save("lab.npy", values * unit)
+    assert "nearly black" in said()
+
+
+@pytest.mark.parametrize("fault", ["transposed", "order"])
+def test_f122(lab, fault):
+    """Φ transposed or of another order, which gives values far outside of black and white
+    a warning; how many pixels, and their range"""
+    phi = lab[0]
+    np.save("phi.npy", phi.T if fault == "transposed" else phi[::-1])
+    assert "outside of black 0 and white 1" in said()
+
+
+def test_images_of_the_library_are_noticed_too(lab, caplog):
+    phi, values = lab
+    given = {"shape": (64, 96), "arrangement": Arrangement(), "model": "fista:iterations=3"}
+    with caplog.at_level(logging.WARNING):
+        csrecon.reconstruct(values, phi=255.0 * phi, **given)
+    assert "the image: nearly black" in caplog.text
+
+
+def test_a_black_scene_and_masked_blocks_are_no_fault(lab):
+    values = lab[1]
+    np.save("lab.npy", values * 0)
+    assert "warning" not in said()
+    np.savetxt("places.csv", [(k // 6, k % 6) for k in range(20)], fmt="%d", delimiter=",")
+    np.save("lab.npy", values[:20])
+    assert "warning" not in said("--positions", "places.csv")
+
+
+@pytest.mark.parametrize(("kind", "largest"), [(np.uint8, 255), (np.uint16, 4095)])
+def test_f123(lab, kind, largest):
+    """Integers of which several have the largest value of a converter
+    a warning: saturated values; how many"""
+    scale = largest / 100
+    counts = np.round(lab[1] * scale).clip(0, largest)
+    np.save("lab.npy", counts.astype(kind))
+    many = int((counts == largest).sum())
+    assert many > 1
+    words = f"{many} of {counts.size} values are {largest}"
+    assert words in run("import", "lab.npy", *LAB, "--gain", scale, "-o", "x.npz").stderr
+    np.save("lab.npy", np.minimum(counts, largest - 1).astype(kind))
+    again = ["--gain", scale, "-o", "x.npz", "--overwrite"]
+    assert "saturated" not in run("import", "lab.npy", *LAB, *again).stderr
