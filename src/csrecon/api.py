@@ -113,6 +113,13 @@ def _sides(block: int | tuple[int, int] | None) -> tuple[int, int] | None:
     return shape
 
 
+def _size(shape: tuple[int, int]) -> tuple[int, int]:
+    sides = tuple(shape)
+    if len(sides) != 2:
+        raise UsageError(f"shape {sides}: expected (H, W), the size of the image.")
+    return _integer(sides[0], "shape"), _integer(sides[1], "shape")
+
+
 def load(name: str | Path, ratio: float | None = None) -> Reconstructor:
     """A reconstructor by name or path: a network in evaluation mode, or a classical solver.
 
@@ -145,6 +152,8 @@ def measurement(
         return m
     if shape is None and (arrangement is None or arrangement.positions is None):
         raise UsageError("bare measurements need shape=(H, W), the size of the image.")
+    if shape is not None:
+        shape = _size(shape)
     if arrangement is not None:
         matrix = _as_phi(phi)
         if matrix is None or seed is not None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import csrecon
+from csrecon.errors import InputError, UsageError
 from csrecon.sensing.lab import Arrangement
 from tests.conftest import scene
 from tests.test_cli import run
@@ -86,3 +87,49 @@ def test_f123(lab, kind, largest):
     np.save("lab.npy", np.minimum(counts, largest - 1).astype(kind))
     again = ["--gain", scale, "-o", "x.npz", "--overwrite"]
     assert "saturated" not in run("import", "lab.npy", *LAB, *again).stderr
+
+
+@pytest.mark.parametrize("what", ["values", "lab values", "phi", "white", "positions", "image"])
+def test_f124(lab, what):
+    """A masked array of NumPy, as values, Φ, a scene or an image
+    InputError; masked values are never used as if they were valid"""
+    phi, values = lab
+    given = {"m": values, "phi": phi, "shape": (64, 96), "model": "fista:iterations=3"}
+    places = np.array([(k // 6, k % 6) for k in range(24)])
+    scenes = {"white": phi.sum(1), "black": np.zeros(256), "positions": places}
+
+    def masked(array):
+        return np.ma.masked_array(array, mask=np.arange(array.size).reshape(array.shape) == 1)
+
+    with pytest.raises(InputError, match="1 of its values are masked"):
+        if what == "image":
+            csrecon.sample(masked(BLOCKS), 0.1)
+        elif what in ("values", "phi"):
+            name = "m" if what == "values" else what
+            csrecon.reconstruct(**{**given, name: masked(given[name])})
+        elif what == "lab values":
+            csrecon.reconstruct(**{**given, "m": masked(values)}, arrangement=Arrangement())
+        else:
+            wrong = {**scenes, what: masked(scenes[what])}
+            csrecon.reconstruct(**given, arrangement=Arrangement(**wrong))
+    nothing = np.ma.masked_array(values, mask=False)
+    image = csrecon.reconstruct(**{**given, "m": nothing})
+    np.testing.assert_array_equal(image, csrecon.reconstruct(**given))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"gain": 1j}, {"gain": "850"}, {"noise": [1]}, {"offset": np.ones(3)}]
+)
+def test_what_is_no_number_is_no_gain(wrong):
+    with pytest.raises(UsageError, match="expected a number"):
+        Arrangement(**wrong)
+    Arrangement(gain=np.array(850), offset=np.float32(3), noise=np.int64(2))
+
+
+def test_what_is_no_size_is_no_shape(lab):
+    phi, values = lab
+    for shape in ((64.5, 96), ("64", "96"), (64, 96, 1)):
+        with pytest.raises(UsageError, match="shape"):
+            csrecon.reconstruct(values, phi=phi, shape=shape)
+    with pytest.raises(UsageError, match="expected a number"):
+        csrecon.sample(BLOCKS, "0.1")

@@ -212,6 +212,21 @@ def pick(
     return np.ascontiguousarray(large[0])
 
 
+def unmasked(given: Any, label: str = "array") -> NDArray[Any]:
+    """A plain array of the same values.
+
+    Raises:
+        InputError: a masked array of which values are masked: nothing says what to use for them.
+    """
+    hidden = int(np.ma.getmaskarray(given).sum()) if isinstance(given, np.ma.MaskedArray) else 0
+    if hidden:
+        raise InputError(
+            f"{label} of shape {given.shape}: {hidden} of its values are masked. Fill them, or "
+            "leave the blocks out and give the positions of the others."
+        )
+    return np.asarray(given)
+
+
 def split_name(text: str) -> tuple[Path, str | None]:
     """`FILE:NAME` -> path and name; no name if a file exists under the whole text."""
     path = Path(text)

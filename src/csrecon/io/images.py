@@ -21,7 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from csrecon.errors import InputError, ResourceError, UsageError
-from csrecon.io import decoding
+from csrecon.io import arrays, decoding
 from csrecon.io.files import read_npy, require_file, write_npy
 
 Color = Literal["gray", "ycbcr", "rgb", "complex"]
@@ -134,9 +134,13 @@ def read(path: Path, color: Color = "gray") -> Picture:
 
 
 def as_numpy(array: NDArray[Any] | Tensor) -> NDArray[Any]:
-    """A NumPy array of the same values, whatever the device, layout and float type."""
+    """A NumPy array of the same values, whatever the device, layout and float type.
+
+    Raises:
+        InputError: a masked array with masked values, which would be used as if they were valid.
+    """
     if not isinstance(array, Tensor):
-        return np.asarray(array)
+        return arrays.unmasked(array)
     dense = array.detach().to_dense().cpu()
     return (dense.float() if dense.dtype == torch.bfloat16 else dense).numpy()
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from csrecon.errors import InputError, UsageError
+from csrecon.io.arrays import unmasked
 from csrecon.io.images import PixelFormat
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.native import as_single, as_values
@@ -32,6 +33,15 @@ Order = Literal["C", "F"]
 _MOST_BLOCKS = 2**15  # along a side of the grid
 _DARK = 1e-7  # RMS of the values, relative to the rows of Φ, that no image format shows
 _Values = NDArray[np.floating[Any]]
+
+
+def _check_number(name: str, value: Any, word: str | int | None) -> None:
+    """Raise UsageError for anything but one real number, of whatever type, or the word."""
+    try:
+        if value is not word and (not isinstance(value, str) or value != word):
+            float("" if isinstance(value, str) else value)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name} {value!r}: expected a number.") from error
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,8 @@ class Arrangement:
                 raise UsageError(
                     f"{name} {getattr(self, name)!r}: expected {', '.join(get_args(kind))}."
                 )
+        for name, word in (("gain", "auto"), ("offset", None), ("noise", 0)):
+            _check_number(name, getattr(self, name), word)
         if (self.white is None) != (self.black is None):
             raise UsageError("calibration needs both a white and a black scene.")
         if self.white is not None and (self.gain != 1.0 or self.offset is not None):
@@ -174,7 +186,7 @@ def _check_axes(
 
 def _checked(positions: NDArray[Any], label: str) -> NDArray[np.int64]:
     """Positions (blocks, 2) as integers; InputError for anything else."""
-    given = np.asarray(positions)
+    given = unmasked(positions, f"{label}: positions")
     whole = given.dtype.kind in "iuf" and given.ndim == 2 and given.shape[1] == 2 and given.size
     if not whole or not (np.isfinite(given) & (given == np.floor(given))).all():
         raise InputError(

@@ -112,6 +112,7 @@ def as_values(array: NDArray[Any], label: str) -> NDArray[np.floating[Any]]:
     Raises:
         InputError: anything but finite real numbers.
     """
+    array = arrays.unmasked(array, label)
     if array.dtype.kind == "c":
         raise InputError(
             f"{label}: complex values ({array.dtype}), and block sampling gives real ones. Give "
