@@ -74,3 +74,28 @@ def test_a_symbolic_link_is_replaced_and_never_written_through(y):
     run("reconstruct", y, *FAST, "-o", "link.npy", "--overwrite")
     assert not Path("link.npy").is_symlink()
     assert contents()[Path("precious.npy")] == before
+
+
+def test_f125(picture):
+    """The original in the place of an output that is named after its measurement, --overwrite
+    exit 2; it is kept, unless -o gives its name"""
+    Path("photos").mkdir()
+    Image.open(picture).save("photos/a.png")
+    run("sample", "photos", "--ratio", 0.25, "--block", 16, "-o", "photos")
+    again = ["reconstruct", "photos/a.npy", *FAST, "--overwrite"]
+    refused(2, *again, message="is it the original?")
+    refused(2, *again, "-o", "photos", message="is it the original?")
+    refused(2, "reconstruct", "photos", *FAST, "--overwrite", message="is it the original?")
+    run(*again, "-o", "photos/b.png")
+    Path("photos/a.npy").rename("photos/b.npy")
+    Path("photos/a.json").rename("photos/b.json")
+    run("reconstruct", "photos/b.npy", *FAST, "--overwrite")
+    run("reconstruct", "photos/b.npy", *FAST, "--overwrite", "-o", "photos/a.png")
+
+
+@pytest.mark.parametrize("levels", [np.uint8, np.uint16])
+def test_an_image_of_csrecon_is_replaced(levels):
+    np.save("img.npy", scene().astype(levels) * (1 if levels is np.uint8 else 257))
+    run("sample", "img.npy", "--ratio", 0.25, "--block", 16, "--color", "rgb", "-o", "m.npy")
+    for _ in range(2):
+        run("reconstruct", "m.npy", *FAST, "--overwrite")
