@@ -77,8 +77,8 @@ def test_a_symbolic_link_is_replaced_and_never_written_through(y):
 
 
 def test_f125(picture):
-    """The original in the place of an output that is named after its measurement, --overwrite
-    exit 2; it is kept, unless -o gives its name"""
+    """An original, or bare values, under the name that an output has by default, with --overwrite
+    exit 2; they are kept, unless -o gives the name"""
     Path("photos").mkdir()
     Image.open(picture).save("photos/a.png")
     run("sample", "photos", "--ratio", 0.25, "--block", 16, "-o", "photos")
@@ -99,3 +99,23 @@ def test_an_image_of_csrecon_is_replaced(levels):
     run("sample", "img.npy", "--ratio", 0.25, "--block", 16, "--color", "rgb", "-o", "m.npy")
     for _ in range(2):
         run("reconstruct", "m.npy", *FAST, "--overwrite")
+
+
+def test_f125_bare_values(picture):
+    """`y.npy` of a laboratory where `sample` writes y.npy by default."""
+    np.save("y.npy", np.ones((20, 64)))
+    plain = SAMPLE[:-2]
+    refused(2, *plain, "--overwrite", message="holds values that csrecon has not written")
+    np.savez("y.npz", dark=np.ones(4))
+    refused(2, *plain, "--pack", "npz", "--overwrite", message="not written")
+    Path("y.npz").write_bytes(b"damaged")
+    refused(2, *plain, "--pack", "npz", "--overwrite", message="not written")
+    np.save("phi.npy", np.eye(64, 256))
+    lab = ["import", "y.npy", "--phi", "phi.npy", "--shape", "64x80"]
+    refused(2, *lab, "--overwrite", message="not written")
+    Path("y.npz").unlink()
+    for _ in range(2):
+        run(*lab, "--overwrite")
+    run(*plain, "--overwrite", "-o", "y.npy")
+    for _ in range(2):
+        run(*plain, "--overwrite")

@@ -47,13 +47,20 @@ def test_f121(lab, factor, kind, unit):
     assert "nearly black" in said()
 
 
-@pytest.mark.parametrize("fault", ["transposed", "order"])
+@pytest.mark.parametrize("fault", ["transposed", "order", "seed"])
 def test_f122(lab, fault):
-    """Φ transposed or of another order, which gives values far outside of black and white
+    """Another seed, or a Φ that is transposed or of another order: values far outside of [0, 1]
     a warning; how many pixels, and their range"""
     phi = lab[0]
-    np.save("phi.npy", phi.T if fault == "transposed" else phi[::-1])
-    assert "outside of black 0 and white 1" in said()
+    if fault == "seed":
+        np.save("bare.npy", csrecon.sample(scene(64, 96)[..., 0], 0.1).y.numpy())
+        bare = ["reconstruct", "bare.npy", "--shape", "64x96", *FAST, "--seed"]
+        assert "warning" not in run(*bare, 0).stderr
+        warned = run(*bare, 1).stderr
+    else:
+        np.save("phi.npy", phi.T if fault == "transposed" else phi[::-1])
+        warned = said()
+    assert "outside of black 0 and white 1" in warned
 
 
 def test_images_of_the_library_are_noticed_too(lab, caplog):

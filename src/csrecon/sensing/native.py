@@ -309,6 +309,22 @@ def describes_itself(path: Path) -> bool:
     return description.exists() and beside.read_text(description, bare=True) is not None
 
 
+def refuse_other(target: Path) -> None:
+    """Raise UsageError if values are there that csrecon has not written: nothing brings them back.
+
+    That is for outputs which the user has not named.
+    """
+    try:
+        known = not target.is_file() or describes_itself(target)
+    except InputError:
+        known = False
+    if not known:
+        raise UsageError(
+            f"{target}: holds values that csrecon has not written, and is kept, with --overwrite "
+            "too. Give another output with -o, or this one by its name."
+        )
+
+
 @dataclass(frozen=True)
 class Given:
     """What a user gives for a measurement file besides its path.
