@@ -12,6 +12,7 @@ from torch import Tensor
 
 from csrecon import zoo
 from csrecon.errors import UsageError
+from csrecon.evaluation import plausible
 from csrecon.io import images
 from csrecon.io.images import Color, Picture
 from csrecon.reconstructors import calibration
@@ -112,6 +113,13 @@ def _sides(block: int | tuple[int, int] | None) -> tuple[int, int] | None:
     return shape
 
 
+def _size(shape: tuple[int, int]) -> tuple[int, int]:
+    sides = tuple(shape)
+    if len(sides) != 2:
+        raise UsageError(f"shape {sides}: expected (H, W), the size of the image.")
+    return _integer(sides[0], "shape"), _integer(sides[1], "shape")
+
+
 def load(name: str | Path, ratio: float | None = None) -> Reconstructor:
     """A reconstructor by name or path: a network in evaluation mode, or a classical solver.
 
@@ -144,6 +152,8 @@ def measurement(
         return m
     if shape is None and (arrangement is None or arrangement.positions is None):
         raise UsageError("bare measurements need shape=(H, W), the size of the image.")
+    if shape is not None:
+        shape = _size(shape)
     if arrangement is not None:
         matrix = _as_phi(phi)
         if matrix is None or seed is not None:
@@ -226,6 +236,7 @@ def reconstruct(
     final = execution.final(reconstruct_steps(ready, model, ipl, setup))
     pixels = images.to_array(final.image, ready.format.color)
     observed = ready.operator.observed()
+    plausible.notice(pixels, ready)
     if observed is not None:
         pixels[~observed.numpy()] = np.nan
     return pixels

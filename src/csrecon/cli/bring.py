@@ -42,6 +42,8 @@ def bring(
     files.refuse_inputs(
         native.outputs(target), beside.with_sidecars([values, *laboratory.inputs()])
     )
+    if overwrite and output is None:
+        native.refuse_other(target)
     loaded = lab.load(values, laboratory, laboratory.sampling())
     measured = loaded.measurement
     native.save(measured, target, overwrite)

@@ -118,6 +118,7 @@ def reconstruct(
             references.Originals(ref, many) if ref else None,
             rotate,
             overwrite,
+            output is not None and Path(output) == tasks[0].target,
         )
         if not work.per_ratio:
             work.network(0.0)  # a wrong name fails before any work
@@ -159,6 +160,7 @@ class _Work:
         laboratory, matrix: the options of lab measurements, and their Φ.
         originals: where the originals are.
         rotate, overwrite: as the command's options.
+        named: whether -o names the output itself, which else is named after its measurement.
         networks: the loaded networks, by ratio.
     """
 
@@ -170,6 +172,7 @@ class _Work:
     originals: "Originals | None"
     rotate: int
     overwrite: bool
+    named: bool
     networks: "dict[float | None, Reconstructor]" = field(default_factory=dict)
 
     def network(self, ratio: float) -> "Reconstructor":
@@ -191,9 +194,11 @@ class _Work:
     def load(self, task: batch.Task) -> _Input:
         """Read a measurement, and its original if there is one."""
         from csrecon.evaluation import references
-        from csrecon.io import files
+        from csrecon.io import files, images
 
         files.refuse_existing(task.target, overwrite=self.overwrite)
+        if not self.named:
+            images.refuse_other(task.target)
         loaded = lab.load(task.source, self.laboratory, self.matrix)
         original = None
         if self.originals is not None:
@@ -234,11 +239,13 @@ class _Work:
     def write(self, task: batch.Task, given: _Input, made: _Output) -> dict[str, Any]:
         """Write an image; return the facts to report."""
         from csrecon._version import __version__
-        from csrecon.evaluation import references
+        from csrecon.evaluation import plausible, references
         from csrecon.io import files, images
 
         measured, name = given.measured, self.model
-        pixels = _turned(images.to_array(made.planes, measured.format.color), self.rotate)
+        upright = images.to_array(made.planes, measured.format.color)
+        plausible.notice(upright, measured, str(task.source))
+        pixels = _turned(upright, self.rotate)
         mask = measured.operator.observed()
         observed = None if mask is None else _turned(mask.numpy(), self.rotate)
         score = (

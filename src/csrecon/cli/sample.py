@@ -123,7 +123,11 @@ def sample(
     if pack and any(task.target.suffix.lower() != f".{pack}" for task in tasks):
         raise UsageError(f"--pack {pack} and -o {output} contradict each other.")
 
+    named = output is not None and Path(output) == tasks[0].target
+
     def work(task: batch.Task) -> dict[str, Any]:
+        if overwrite and not named:
+            native.refuse_other(task.target)
         picture = pictures.read(task.source, planes)
         measured = csrecon.sample(
             picture,

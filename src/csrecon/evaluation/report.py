@@ -18,6 +18,7 @@ from csrecon.evaluation.table import Table, unformulated
 from csrecon.io import files
 from csrecon.io.text import json_text, printable
 from csrecon.metrics import PROTOCOLS, Score, mean
+from csrecon.sensing import beside
 from csrecon.sensing.operators import KINDS
 from csrecon.sensing.operators.kinds import default_block
 
@@ -206,6 +207,7 @@ def targets(outputs: Sequence[Path], overwrite: bool, stem: str = "bench") -> li
         else:
             raise UsageError(f"{output}: a report ends in {', '.join(SUFFIXES)}, or is a folder.")
     paths = list({path.resolve(): path for path in paths}.values())
+    beside.refuse_sidecars(paths)
     if paths:
         files.check_writable(*paths, overwrite=overwrite)  # fails before any work
     return paths

@@ -6,13 +6,15 @@ that are read.
 """
 
 import io
+import itertools
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,8 @@ Arrays = dict[str, NDArray[Any]]
 _SECONDS, _BYTES_A_SECOND = 60, 2**20  # what reading a file may take, at the slowest
 _NAMED = 20  # arrays in a message
 _HEADER = 1000  # fields of a first line that may be names of columns
+_COMPARED = 10**6  # numbers whose decimal marks are compared
+_COUNTED = 4  # columns from which on a line 0,1,2,… is no measurement
 _PATIENCE = 5  # how much longer a reader may wait for its disk than it may compute
 
 
@@ -98,6 +102,7 @@ def _csv(path: Path, only: str | None) -> Arrays:
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     sample = "\n".join(lines)
     separator = next((mark for mark in (";", "\t", ",") if mark in sample), None)
+    _check_thousands(path, lines, separator)
     if separator != "," and "," in sample and "." not in sample:
         lines = [line.replace(",", ".") for line in lines]  # decimal commas
     if lines and not any(_is_number(field) for field in lines[0].split(separator, _HEADER)):
@@ -108,7 +113,39 @@ def _csv(path: Path, only: str | None) -> Arrays:
         values = np.loadtxt(io.StringIO("\n".join(lines)), delimiter=separator, ndmin=2)
     except ValueError as error:
         raise InputError(f"{path}: not a table of numbers ({error}).") from error
+    if _counts_columns(values):
+        raise InputError(
+            f"{path}: its first line counts the columns, from {values[0, 0]:g} to "
+            f"{values[0, -1]:g}, which would be read as values. Remove this line."
+        )
     return {path.stem: values}
+
+
+def _check_thousands(path: Path, lines: Sequence[str], separator: str | None) -> None:
+    """Refuse 1,234;999 and 1.234;999, which are no decimals, but look like them.
+
+    A comma or a point in all numbers from 1000 on, and in no other, separates thousands.
+    """
+    every = (field.strip() for line in lines for field in line.split(separator))
+    fields = list(itertools.islice(every, _COMPARED))
+    for mark in ",.":
+        marked = [field for field in fields if mark in field]
+        plain = [field for field in fields if mark not in field and _is_number(field)]
+        grouped = re.compile(rf"[+-]?[1-9]\d{{0,2}}(\{mark}\d{{3}})+").fullmatch
+        small = re.compile(r"[+-]?\d{1,3}").fullmatch
+        if len(marked) > 2 and plain and all(map(grouped, marked)) and all(map(small, plain)):
+            raise InputError(
+                f"{path}: {marked[0]} and {plain[0]} look as if {mark!r} separated thousands; "
+                "expected numbers without such marks."
+            )
+
+
+def _counts_columns(values: NDArray[Any]) -> bool:
+    """Whether the first line counts columns from 0 or 1 on, as names of columns do."""
+    if len(values) < 2 or values.shape[1] < _COUNTED:
+        return False
+    steps = np.diff(values[:2], axis=1)
+    return values[0, 0] in (0, 1) and bool((steps[0] == 1).all() and not (steps[1] == 1).all())
 
 
 def _is_number(text: str) -> bool:
@@ -176,6 +213,21 @@ def pick(
     if len(large) != 1:
         raise UsageError(f"{path}: holds {shown}; say which one with {flag}.")
     return np.ascontiguousarray(large[0])
+
+
+def unmasked(given: Any, label: str = "array") -> NDArray[Any]:
+    """A plain array of the same values.
+
+    Raises:
+        InputError: a masked array of which values are masked: nothing says what to use for them.
+    """
+    hidden = int(np.ma.getmaskarray(given).sum()) if isinstance(given, np.ma.MaskedArray) else 0
+    if hidden:
+        raise InputError(
+            f"{label} of shape {given.shape}: {hidden} of its values are masked. Fill them, or "
+            "leave the blocks out and give the positions of the others."
+        )
+    return np.asarray(given)
 
 
 def split_name(text: str) -> tuple[Path, str | None]:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csrecon.errors import InputError, ResourceError, UsageError
+from csrecon.io import kept
 
 MAX_ARRAY_BYTES = 64 * 2**30
 """In bytes; a header that promises a larger array is treated as damaged or hostile."""
@@ -224,6 +225,8 @@ def refuse_existing(*targets: Path, overwrite: bool) -> None:
                 f"{target}: exists already and is kept. Pass --overwrite (overwrite=True) to "
                 "replace it, or give another output name."
             )
+        if taken:
+            kept.refuse_protected(target)
 
 
 def refuse_inputs(targets: Iterable[Path], inputs: Iterable[Path]) -> None:
@@ -257,12 +260,6 @@ def _identities(path: Path) -> list[Path | tuple[int, int]]:
     return found
 
 
-def flush(path: Path) -> None:
-    """Wait until a file is on the disk, so that not even a power cut leaves its name without it."""
-    with path.open("rb+") as stream, contextlib.suppress(OSError):  # some file systems cannot
-        os.fsync(stream.fileno())
-
-
 def publish(temporary: Path, target: Path, overwrite: bool) -> None:
     """Move a complete file into place.
 
@@ -270,6 +267,7 @@ def publish(temporary: Path, target: Path, overwrite: bool) -> None:
         UsageError: the target exists and `overwrite` is false.
     """
     if overwrite:
+        kept.keep_permissions(temporary, target)
         temporary.replace(target)
         return
     try:

@@ -21,8 +21,8 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from csrecon.errors import InputError, ResourceError, UsageError
-from csrecon.io import decoding
-from csrecon.io.files import read_npy, require_file, write_npy
+from csrecon.io import arrays, decoding
+from csrecon.io.files import read_npy, reading, require_file, write_npy
 
 Color = Literal["gray", "ycbcr", "rgb", "complex"]
 BitDepth = Literal[8, 16]
@@ -41,6 +41,7 @@ _FROM_YCBCR = np.linalg.inv(_TO_YCBCR)
 _CENTRE = np.array([0.0, 0.5, 0.5])
 
 _LONGEST_SIDE = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}
+_PNG_HEAD = 2**16  # bytes that hold the facts of a PNG
 _BAND = 2**20  # pixels per band, computed in float64; whole images keep their own type
 
 log = logging.getLogger(__name__)
@@ -134,9 +135,13 @@ def read(path: Path, color: Color = "gray") -> Picture:
 
 
 def as_numpy(array: NDArray[Any] | Tensor) -> NDArray[Any]:
-    """A NumPy array of the same values, whatever the device, layout and float type."""
+    """A NumPy array of the same values, whatever the device, layout and float type.
+
+    Raises:
+        InputError: a masked array with masked values, which would be used as if they were valid.
+    """
     if not isinstance(array, Tensor):
-        return np.asarray(array)
+        return arrays.unmasked(array)
     dense = array.detach().to_dense().cpu()
     return (dense.float() if dense.dtype == torch.bfloat16 else dense).numpy()
 
@@ -267,6 +272,23 @@ def _as_text(suffix: str, text: str) -> dict[str, Any]:
         return {"pnginfo": chunks}
     places = {".tif": "description", ".tiff": "description", ".jpg": "comment", ".jpeg": "comment"}
     return {places[suffix]: text} if suffix in places else {}
+
+
+def refuse_other(target: Path) -> None:
+    """Raise UsageError if a PNG is there that `encode` has not written with its facts.
+
+    Those of 16-bit colour have no facts, and pass.
+    """
+    if not target.is_file():
+        return
+    with reading(target), target.open("rb") as stream:
+        head = stream.read(_PNG_HEAD)
+    deep_colour = head[:8] == b"\x89PNG\r\n\x1a\n" and head[24:26] in (b"\x10\x02", b"\x10\x06")
+    if not (deep_colour or b"tEXtcsrecon\0" in head or b"iTXtcsrecon\0" in head):
+        raise UsageError(
+            f"{target}: was not written by csrecon; is it the original? It is kept, with "
+            "--overwrite too. Give another output with -o, or this one by its name."
+        )
 
 
 def check_suffix(path: Path) -> None:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from csrecon.io import files, locks
+from csrecon.io import files, kept, locks
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,12 @@ def _lock(data: Path) -> Path:
     return data.with_name(f"{_hidden(data)}.lock")
 
 
+def _flush(path: Path) -> None:
+    """Wait until a file is on the disk, so that not even a power cut leaves its name without it."""
+    with path.open("rb+") as stream, contextlib.suppress(OSError):  # some file systems cannot
+        os.fsync(stream.fileno())
+
+
 @contextlib.contextmanager
 def new_pair(data: Path, description: Path, overwrite: bool = False) -> Iterator[list[Path]]:
     """Yield temporary paths for the data and the description; on success publish them as one.
@@ -47,8 +53,9 @@ def new_pair(data: Path, description: Path, overwrite: bool = False) -> Iterator
     files.refuse_existing(data, description, overwrite=overwrite)
     with files.temporaries(data, description) as made:
         yield made
+        kept.keep_permissions(made[0], data)
         for each in made:
-            files.flush(each)
+            _flush(each)
         with locks.locked(_lock(data)):
             _finish(data, description)
             files.refuse_existing(data, description, overwrite=overwrite)

@@ -40,6 +40,27 @@ def refuse_described(targets: Iterable[Path]) -> None:
             )
 
 
+def refuse_sidecars(targets: Iterable[Path]) -> None:
+    """Raise UsageError if a report would replace a y.json of csrecon, without which y is lost."""
+    for target in targets:
+        if target.suffix.lower() == ".json" and target.is_file() and MARK in _content(target):
+            raise UsageError(
+                f"{target}: describes a measurement, which nothing else can; give another output "
+                "with -o."
+            )
+
+
+def refuse_shared(data: Path) -> None:
+    """Raise UsageError if y.json beside y.npy would also be that of y.NPY, or the reverse."""
+    spellings = {f".{a}{b}{c}" for a in "nN" for b in "pP" for c in "yY"} - {data.suffix}
+    for other in sorted(map(data.with_suffix, spellings)):
+        if other.exists() and not (data.exists() and other.samefile(data)):
+            raise UsageError(
+                f"{data}: {other} is beside it, and both would have {sidecar_path(data).name}; "
+                "give another output name."
+            )
+
+
 def refuse_foreign(beside: Path) -> None:
     """Raise UsageError if y.json is of another program, whose content nothing brings back."""
     content = _content(beside) if beside.is_file() else ""

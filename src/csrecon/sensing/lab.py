@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from csrecon.errors import InputError, UsageError
+from csrecon.io.arrays import unmasked
 from csrecon.io.images import PixelFormat
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.native import as_single, as_values
 from csrecon.sensing.operators import BlockOperator, Phi
 from csrecon.sensing.operators.base import check_extent
-from csrecon.sensing.scenes import gain_of
+from csrecon.sensing.scenes import check_alike, gain_of
 from csrecon.sensing.sidecar import LARGEST
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,15 @@ Order = Literal["C", "F"]
 _MOST_BLOCKS = 2**15  # along a side of the grid
 _DARK = 1e-7  # RMS of the values, relative to the rows of Φ, that no image format shows
 _Values = NDArray[np.floating[Any]]
+
+
+def _check_number(name: str, value: Any, word: str | int | None) -> None:
+    """Raise UsageError for anything but one real number, of whatever type, or the word."""
+    try:
+        if value is not word and (not isinstance(value, str) or value != word):
+            float("" if isinstance(value, str) else value)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name} {value!r}: expected a number.") from error
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,8 @@ class Arrangement:
                 raise UsageError(
                     f"{name} {getattr(self, name)!r}: expected {', '.join(get_args(kind))}."
                 )
+        for name, word in (("gain", "auto"), ("offset", None), ("noise", 0)):
+            _check_number(name, getattr(self, name), word)
         if (self.white is None) != (self.black is None):
             raise UsageError("calibration needs both a white and a black scene.")
         if self.white is not None and (self.gain != 1.0 or self.offset is not None):
@@ -81,6 +93,11 @@ class Arrangement:
             raise UsageError(f"gain {self.gain}: expected a number other than 0, or auto.")
         if self.offset is not None and not abs(self.offset) <= float(np.finfo(np.float32).max):
             raise UsageError(f"offset {self.offset}: expected a finite number of float32.")
+        if self.differential and self.offset:
+            raise UsageError(
+                f"offset {self.offset:g} with differential: it cancels in the difference of a "
+                "pattern and its complement; leave it out."
+            )
         if not (np.isfinite(self.noise) and self.noise >= 0):
             raise UsageError(f"noise {self.noise}: expected a standard deviation, from 0 on.")
 
@@ -169,7 +186,7 @@ def _check_axes(
 
 def _checked(positions: NDArray[Any], label: str) -> NDArray[np.int64]:
     """Positions (blocks, 2) as integers; InputError for anything else."""
-    given = np.asarray(positions)
+    given = unmasked(positions, f"{label}: positions")
     whole = given.dtype.kind in "iuf" and given.ndim == 2 and given.shape[1] == 2 and given.size
     if not whole or not (np.isfinite(given) & (given == np.floor(given))).all():
         raise InputError(
@@ -199,6 +216,12 @@ def _places(
         raise InputError(
             f"{label}: positions up to row {row.max()} and column {column.max()}; the image has "
             f"{gh}×{gw} blocks, counted from zero."
+        )
+    if row.min() > 0 and column.min() > 0:
+        log.warning(
+            "%s: no position is in row 0 or column 0, and both are counted from zero; are these "
+            "counted from one?",
+            label,
         )
     if len(np.unique(row * gw + column)) < len(row):
         raise InputError(f"{label}: a position is given twice.")
@@ -334,12 +357,12 @@ def _without(
 
 
 def _scene(scene: NDArray[Any], rows: int, name: str, ordered: _Ordered) -> _Values:
+    """The values of a white or a black scene, (blocks, m); one block or several."""
     values = as_values(scene, name)
     blocks = values.size // rows
     if blocks < 1 or values.size % rows:
         raise InputError(f"{name} of shape {values.shape}: expected {rows} values per block.")
-    mean: _Values = ordered(values, blocks, name, None).mean(axis=0)
-    return mean
+    return ordered(values, blocks, name, None)
 
 
 def _calibrated(
@@ -351,7 +374,8 @@ def _calibrated(
 ) -> tuple[Calibration, _Values]:
     """The calibration (gain, mean offset), and the offset of every row of Φ, (m,)."""
     if scenes is not None:
-        white, black = scenes
+        check_alike(*scenes, operator)
+        white, black = (scene.mean(axis=0) for scene in scenes)
         return Calibration(gain_of(white, black, operator), float(black.mean())), black
     if arrangement.gain != "auto":
         given = arrangement.offset or 0.0

@@ -32,6 +32,7 @@ from csrecon.sensing.operators.kinds import DEFAULT_SIDE
 from csrecon.sensing.sidecar import ArrayFacts, ImageFacts, NoiseFacts, Sidecar
 
 SUFFIXES = (".npy", ".npz")
+_FULL_SCALES = {2**bits - 1 for bits in range(8, 17)}  # of an analogue-to-digital converter
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,7 @@ def save(m: Measurement, path: Path, overwrite: bool = False) -> None:
             files.write_npz(temporary, {**stored, "metadata": np.array(facts)})
         return
     description = beside.sidecar_path(path)
+    beside.refuse_shared(path)
     if overwrite:
         beside.refuse_foreign(description)
     with pairs.new_pair(path, description, overwrite) as (values, text):
@@ -110,6 +112,7 @@ def as_values(array: NDArray[Any], label: str) -> NDArray[np.floating[Any]]:
     Raises:
         InputError: anything but finite real numbers.
     """
+    array = arrays.unmasked(array, label)
     if array.dtype.kind == "c":
         raise InputError(
             f"{label}: complex values ({array.dtype}), and block sampling gives real ones. Give "
@@ -119,6 +122,7 @@ def as_values(array: NDArray[Any], label: str) -> NDArray[np.floating[Any]]:
         raise InputError(
             f"{label}: type {array.dtype}, shape {array.shape}; expected real numbers."
         )
+    _notice_saturation(array, label)
     # The 64 bits of an integer do not fit float64, of which a large offset would take the last.
     whole = array.dtype.kind in "iu" and array.itemsize > 4
     wide = np.longdouble if whole or array.itemsize > 8 else np.float64
@@ -130,6 +134,24 @@ def as_values(array: NDArray[Any], label: str) -> NDArray[np.floating[Any]]:
             "measurements must be finite."
         )
     return values
+
+
+def _notice_saturation(array: NDArray[Any], label: str) -> None:
+    """Warn of integers of which several have the largest value of a converter of 8 to 16 bits."""
+    if array.dtype.kind not in "iu":
+        return
+    peak = int(array.max())
+    many = int((array == peak).sum())
+    if peak in _FULL_SCALES and many > 1:
+        log.warning(
+            "%s: %d of %d values are %d, the largest of %d bits: are they saturated? A saturated "
+            "value is smaller than what the scene gave.",
+            label,
+            many,
+            array.size,
+            peak,
+            peak.bit_length(),
+        )
 
 
 def as_single(
@@ -285,6 +307,22 @@ def describes_itself(path: Path) -> bool:
         return _packed_metadata(files.read_npz(path)) is not None
     description = beside.sidecar_path(path)
     return description.exists() and beside.read_text(description, bare=True) is not None
+
+
+def refuse_other(target: Path) -> None:
+    """Raise UsageError if values are there that csrecon has not written: nothing brings them back.
+
+    That is for outputs which the user has not named.
+    """
+    try:
+        known = not target.is_file() or describes_itself(target)
+    except InputError:
+        known = False
+    if not known:
+        raise UsageError(
+            f"{target}: holds values that csrecon has not written, and is kept, with --overwrite "
+            "too. Give another output with -o, or this one by its name."
+        )
 
 
 @dataclass(frozen=True)

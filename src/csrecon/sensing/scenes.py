@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 
 _UNEVEN = 0.1  # largest relative error of a white scene without a warning
 _UNRELATED = 0.8  # and that is accepted: the scene is of another Φ, or nothing but noise
+_UNLIKE = 0.1  # least contrast of a block of the scenes, relative to their mean
 _BALANCED = 1e-6  # row sums of Φ, relative to sums of absolute values, that count as 0
 
 
@@ -63,3 +64,26 @@ def gain_of(
             100 * missed,
         )
     return gain
+
+
+def check_alike(
+    white: NDArray[np.floating[Any]], black: NDArray[np.floating[Any]], operator: BlockOperator
+) -> None:
+    """Refuse scenes of several blocks, (blocks, m), of which some are no scene, as a time is not.
+
+    Raises:
+        InputError: a block that has hardly any contrast, unless there is one for every block of the
+            image, which uneven light may leave dark.
+    """
+    if max(len(white), len(black)) == 1:
+        return
+    flat = operator.rows.matrix().double().cpu().sum(1).numpy()
+    dark = black if len(black) == len(white) else black.mean(axis=0)
+    gains = (white - dark).astype(np.float64) @ flat
+    unlike = int((np.abs(gains) < _UNLIKE * abs(gains.mean())).sum())
+    if unlike and (len(white) != math.prod(operator.grid) or len(white) == 2):
+        raise InputError(
+            f"the white and the black scene have {len(white)} blocks, and {unlike} of them show no "
+            "contrast. Is a column a time or a count, or are its decimals written with commas? "
+            f"Expected {operator.m} values, or as many for every block."
+        )

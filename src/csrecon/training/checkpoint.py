@@ -31,7 +31,7 @@ def save(
         folder: of the run.
         recipe: of the run.
         state: tensors, numbers and lists.
-        instead_of: files of an earlier run, removed once the checkpoint is complete.
+        instead_of: other files of an earlier run, removed once the checkpoint is in place.
 
     Raises:
         ResourceError: it cannot be written; the previous checkpoint is intact.
@@ -41,8 +41,8 @@ def save(
         torch.save({"recipe": fingerprint(recipe), **state}, content)
     with files.new_files(folder / FILE, overwrite=True) as (temporary,):
         temporary.write_bytes(content.getbuffer())
-        for path in instead_of:
-            path.unlink(missing_ok=True)
+    for path in instead_of:
+        path.unlink(missing_ok=True)
 
 
 def load(folder: Path, recipe: Recipe) -> dict[str, Any]:

@@ -153,10 +153,9 @@ class Run:
         if self.options.resume:
             kept = [r.line for r in runlog.read(path) if r.step <= self.trainer.step]
         else:
-            earlier = [out / name for name in FILES]
             if self.rank == 0:
-                _refuse_existing(earlier, self.options.overwrite)
-            self.save(instead_of=earlier)  # a kill anywhere leaves no mixture of two runs
+                _refuse_existing([out / name for name in FILES], self.options.overwrite)
+            self.save(instead_of=[out / name for name in FILES if name != checkpoint.FILE])
         if self.rank:
             return
         with files.new_files(path, out / checkpoint.RECIPE, overwrite=True) as (log, record):

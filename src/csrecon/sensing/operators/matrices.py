@@ -8,12 +8,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from numbers import Real
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from csrecon.errors import InputError, UsageError
+from csrecon.io.arrays import unmasked
 from csrecon.io.files import sha256
 from csrecon.sensing.operators.orthonormal import well_conditioned
 from csrecon.sensing.operators.sampling import MAX_ENTRIES, MatrixRows, Rows, Sampling
@@ -61,7 +63,7 @@ def count_measurements(n: int, ratio: float | None = None, m: int | None = None)
     if (ratio is None) == (m is None):
         raise UsageError("give either the sampling ratio or the number of measurements m.")
     if ratio is not None:
-        if not (math.isfinite(ratio) and 0 < ratio <= 1):
+        if not (isinstance(ratio, Real) and math.isfinite(ratio) and 0 < ratio <= 1):
             raise UsageError(f"ratio {ratio}: expected a number in (0, 1], such as 0.1.")
         m = round(n * ratio)
         if m == 0:
@@ -98,6 +100,7 @@ class Phi(Sampling):
         Raises:
             InputError: not a finite real (m, n) matrix with 1 <= m <= n.
         """
+        matrix = unmasked(matrix, label)
         if matrix.ndim != 2 or 0 in matrix.shape:
             raise InputError(f"{label} of shape {matrix.shape}: expected (m, n).")
         if matrix.dtype.kind not in "fiub":
