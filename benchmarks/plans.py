@@ -18,7 +18,7 @@ import torch
 
 import csrecon
 from csrecon import zoo
-from csrecon.errors import InputError
+from csrecon.errors import CsreconError
 from csrecon.evaluation.cache import ResultCache
 from csrecon.io import images
 from csrecon.sensing import native
@@ -127,7 +127,7 @@ def _run(folder: Path) -> State:
         try:
             if (run / name).exists():
                 read(run / name)
-        except (FileNotFoundError, InputError):
+        except (FileNotFoundError, CsreconError):
             if (run / name).exists():  # else it gave way meanwhile
                 raise
     return found

@@ -334,3 +334,14 @@ def test_verifying_a_set(tmp_path):
 def test_every_set_here_is_the_published_one():
     for name in ("bsd68", "t91", "bsd400"):
         assert datasets.verify(name, shared("data", name)) == []
+
+
+def test_what_nobody_can_load_is_not_published(tmp_path):
+    network = csrecon.load("rista")
+    with torch.no_grad():
+        network.blocks[0].rho.fill_(float("nan"))
+    path = tmp_path / "mine.safetensors"
+    weights_file.save(network, cards.card("rista").blueprint(), path)
+    with pytest.raises(ModelError, match="NaN"):
+        model_page.write(str(path), tmp_path / "page", "me/mine")
+    assert not (tmp_path / "page").exists()

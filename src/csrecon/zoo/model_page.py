@@ -21,7 +21,7 @@ def write(name: str, folder: Path, repository: str) -> None:
 
     Raises:
         UsageError: a file exists already, or a model with per-ratio weights.
-        ModelError: no weights, or not a weights file of csrecon.
+        ModelError: no weights, or not a weights file that csrecon can load.
     """
     entry = cards.cards().get(name)
     if entry is not None and entry.per_ratio:
@@ -29,6 +29,7 @@ def write(name: str, folder: Path, repository: str) -> None:
     path = store.weights_path(name) if entry else Path(name)
     if path.suffix != ".safetensors":
         raise ModelError(f"{name!r}: neither a model of the zoo nor a .safetensors file.")
+    weights_file.load(path)  # what nobody can load is not published
     blueprint = weights_file.read_blueprint(path)
     config = {
         "library": "csrecon",
