@@ -96,6 +96,16 @@ def test_f123(lab, kind, largest):
     assert "saturated" not in run("import", "lab.npy", *LAB, *again).stderr
 
 
+@pytest.mark.parametrize("options", [[], ["--noise", 0.1]])
+def test_blocks_that_were_never_written(lab, options):
+    values = lab[1].copy()
+    values[20:] = 7.0 if options else 0.0
+    np.save("lab.npy", values)
+    assert "in 4 of 24 blocks all values are the same" in said(*options)
+    np.save("lab.npy", lab[1] * 0)
+    assert "same" not in said(*options)
+
+
 @pytest.mark.parametrize("what", ["values", "lab values", "phi", "white", "positions", "image"])
 def test_f124(lab, what):
     """A masked array of NumPy, as values, Φ, a scene or an image

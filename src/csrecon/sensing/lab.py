@@ -22,6 +22,7 @@ from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.native import as_single, as_values
 from csrecon.sensing.operators import BlockOperator, Phi
 from csrecon.sensing.operators.base import check_extent
+from csrecon.sensing.recorded import notice_unwritten
 from csrecon.sensing.scenes import check_alike, gain_of
 from csrecon.sensing.sidecar import LARGEST
 
@@ -299,6 +300,7 @@ def measurement(
     y[0, row, column] = ordered(
         given, len(row), label, axes if arrangement.positions is None else (len(row),)
     )
+    notice_unwritten(y[0, row, column], label)
     present = np.zeros((gh, gw), np.float32)
     present[row, column] = 1
     complete = bool(present.all())

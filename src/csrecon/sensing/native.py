@@ -23,7 +23,7 @@ from csrecon._version import __version__
 from csrecon.errors import CsreconError, InputError, UsageError
 from csrecon.io import arrays, files, pairs
 from csrecon.io.images import PixelFormat
-from csrecon.sensing import beside, sidecar
+from csrecon.sensing import beside, recorded, sidecar
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.operators import BlockOperator, Phi
 from csrecon.sensing.operators.base import check_extent
@@ -32,7 +32,6 @@ from csrecon.sensing.operators.kinds import DEFAULT_SIDE
 from csrecon.sensing.sidecar import ArrayFacts, ImageFacts, NoiseFacts, Sidecar
 
 SUFFIXES = (".npy", ".npz")
-_FULL_SCALES = {2**bits - 1 for bits in range(8, 17)}  # of an analogue-to-digital converter
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +121,7 @@ def as_values(array: NDArray[Any], label: str) -> NDArray[np.floating[Any]]:
         raise InputError(
             f"{label}: type {array.dtype}, shape {array.shape}; expected real numbers."
         )
-    _notice_saturation(array, label)
+    recorded.notice_saturated(array, label)
     # The 64 bits of an integer do not fit float64, of which a large offset would take the last.
     whole = array.dtype.kind in "iu" and array.itemsize > 4
     wide = np.longdouble if whole or array.itemsize > 8 else np.float64
@@ -134,24 +133,6 @@ def as_values(array: NDArray[Any], label: str) -> NDArray[np.floating[Any]]:
             "measurements must be finite."
         )
     return values
-
-
-def _notice_saturation(array: NDArray[Any], label: str) -> None:
-    """Warn of integers of which several have the largest value of a converter of 8 to 16 bits."""
-    if array.dtype.kind not in "iu":
-        return
-    peak = int(array.max())
-    many = int((array == peak).sum())
-    if peak in _FULL_SCALES and many > 1:
-        log.warning(
-            "%s: %d of %d values are %d, the largest of %d bits: are they saturated? A saturated "
-            "value is smaller than what the scene gave.",
-            label,
-            many,
-            array.size,
-            peak,
-            peak.bit_length(),
-        )
 
 
 def as_single(
@@ -233,6 +214,7 @@ def from_values(
             f"{phi.shape} gives {operator.m}. Is this the right Φ?"
         )
     planes = _check_blocks(values, shape, operator.block, label)
+    recorded.notice_unwritten(values, label)
     tensor = torch.from_numpy(values.reshape(planes, *operator.y_shape))
     return Measurement.of(operator, tensor, PixelFormat("gray" if planes == 1 else "rgb"))
 
