@@ -17,7 +17,7 @@ from PIL import Image
 
 from csrecon import errors
 from csrecon.evaluation.table import Table
-from csrecon.io import files
+from csrecon.io import files, locks
 from csrecon.reconstructors.unfolding import Unfolding
 from csrecon.training import checkpoint
 from csrecon.training import recipe as recipes
@@ -102,6 +102,26 @@ def test_f129(y, monkeypatch, number, code):
 
     monkeypatch.setattr(Unfolding, "steps", steps)
     refused(code, "reconstruct", y, "-o", "x.png", message="no partial file")
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_a_signal_while_a_lock_is_acquired(monkeypatch, made):
+    acquire, interrupted = locks.FileLock.acquire, []
+
+    def interrupt(self, *arguments, **options):
+        if interrupted:
+            return acquire(self, *arguments, **options)
+        interrupted.append(made)
+        if made:
+            acquire(self, *arguments, **options)
+        else:
+            Path(".lock").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(locks.FileLock, "acquire", interrupt)
+    with pytest.raises(KeyboardInterrupt), locks.locked(Path(".lock")):
+        pass
+    assert not Path(".lock").exists()
 
 
 def test_a_signal_that_a_destructor_loses(y, monkeypatch):

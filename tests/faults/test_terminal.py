@@ -245,7 +245,8 @@ def test_f114(picture):
         time.sleep(wait)
         process.send_signal(number)
         _, said = process.communicate(timeout=60)
-        assert process.returncode in (128 + number, 0), said
+        # Python ends itself by SIGINT, a shell's 130, if that once left a string in exec().
+        assert process.returncode in (128 + number, -number, 0), said
         assert "Traceback" not in said
 
 

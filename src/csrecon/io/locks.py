@@ -5,7 +5,7 @@ import errno
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, SoftFileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 _PATIENCE = 60.0  # seconds; what is done under a lock takes milliseconds
 # What file systems without locks answer.
@@ -28,6 +28,23 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
         OSError: its file cannot be made, or others hold the lock for too long.
     """
     lock = FileLock(path)
+    settled = False
+    try:
+        held = _acquired(lock, path, wait)
+        settled = True
+        yield held
+    finally:
+        if not settled:  # a signal may have come when the file was made, and not yet locked
+            with contextlib.suppress(OSError, NotImplementedError):
+                lock.acquire(timeout=0)
+        if lock.is_locked:
+            with contextlib.suppress(OSError):  # under Windows, while others wait
+                path.unlink()
+            lock.release(force=True)
+
+
+def _acquired(lock: BaseFileLock, path: Path, wait: bool) -> bool:
+    """Acquire a lock whose file is in place; whether it is held, as in `locked`."""
     while True:
         before = _number(path)
         try:
@@ -35,21 +52,13 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
         except Timeout:
             if wait:
                 raise
-            yield False
-            return
+            return False
         except (OSError, NotImplementedError) as error:
             if isinstance(error, OSError) and error.errno not in _UNSUPPORTED:
                 raise
-            yield True
-            return
+            return True
         if isinstance(lock, SoftFileLock) or (before is not None and _number(path) == before):
-            break
-        lock.release()
-    try:
-        yield True
-    finally:
-        with contextlib.suppress(OSError):  # under Windows, while others wait
-            path.unlink()
+            return True
         lock.release()
 
 
