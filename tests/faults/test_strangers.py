@@ -1,5 +1,6 @@
 """Faults of memory, of signals, and of what strangers wrote."""
 
+import contextlib
 import csv
 import io
 import json
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 
 from csrecon import errors
+from csrecon.cli import signals
 from csrecon.evaluation.table import Table
 from csrecon.io import files, locks
 from csrecon.reconstructors.unfolding import Unfolding
@@ -102,6 +104,25 @@ def test_f129(y, monkeypatch, number, code):
 
     monkeypatch.setattr(Unfolding, "steps", steps)
     refused(code, "reconstruct", y, "-o", "x.png", message="no partial file")
+
+
+@pytest.mark.parametrize("signalled", [True, False])
+def test_destructors_of_half_made_objects_are_silent_after_a_signal(monkeypatch, signalled):
+    class Half:
+        def __del__(self):
+            raise AttributeError("half made")
+
+    shown = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: shown.append(lost.exc_type))
+    with contextlib.suppress(KeyboardInterrupt), signals.unwinding():
+        half = Half()
+        try:
+            if signalled:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(1)
+        finally:
+            del half
+    assert shown == ([] if signalled else [AttributeError])
 
 
 @pytest.mark.parametrize("made", [True, False])

@@ -387,11 +387,6 @@ def write_npy(path: Path, array: NDArray[Any]) -> None:
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write plain arrays to an uncompressed .npz (no pickle).
-
-    NumPy's own writer leaves its archive open if the disk is full.
-    """
-    with path.open("wb") as stream, zipfile.ZipFile(stream, "w") as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+    """Write plain arrays to an uncompressed .npz (no pickle)."""
+    with path.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **arrays)
