@@ -169,6 +169,16 @@ def test_f46(picture):
     assert contents() == before
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits")
+def test_a_figure_on_a_full_disk(picture):
+    """Where matplotlib's PDF is cut off, it fails in words that name no disk."""
+    words = ["compare", picture, "--model", "tv:iterations=1", "-o"]
+    before = contents()
+    codes, said = limited(*((size, [*words, f"x{size}.pdf"]) for size in (0, 9, 3000)))
+    assert codes == [5, 5, 5], said
+    assert contents() == before
+
+
 def test_f47(photos):
     """A training log whose last line was cut off, or with damaged lines
     they are left out, and a warning says so; --resume continues"""

@@ -1,6 +1,7 @@
 """Figures: images side by side, and curves, drawn by matplotlib without a display."""
 
 import csv
+import io
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -106,11 +107,16 @@ def _set_title(axis: Axes, panel: Panel) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    """Write a figure; a character that the font lacks is drawn as a box, without a warning."""
+    """Write a figure; a character that the font lacks is drawn as a box, without a warning.
+
+    It is drawn in memory: on a full disk matplotlib's PDF fails in other words.
+    """
+    drawn = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")
         warnings.filterwarnings("ignore", "constrained_layout not applied")
-        figure.savefig(path)
+        figure.savefig(drawn, format=path.suffix[1:].lower())
+    path.write_bytes(drawn.getbuffer())
 
 
 @dataclass(frozen=True)
