@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -253,12 +254,14 @@ def test_two_clients_at_once_download_once(server, target):
 
 
 def test_an_interrupted_client_leaves_nothing(server, target):
-    server.answers[PATH] = slow_answer
+    ended = threading.Event()
+    server.answers[PATH] = lambda handler: ended.wait(120)  # no answer before the client ends
     running = client(target)
     while not server.asked:
         time.sleep(0.01)
     running.send_signal(2)
     assert running.wait(60) != 0
+    ended.set()
     assert left(target) == []
     server.answers[PATH] = BODY
     downloads.fetch(REMOTE, target)
