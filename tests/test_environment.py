@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 from contextvars import copy_context
 
 import h5py
@@ -51,7 +52,11 @@ def test_other_processes_of_bench_are_offline_too(monkeypatch):
         bench._begin(torch.get_num_threads(), True, multiprocessing.get_context("spawn").Event())
         return downloads.offline()
 
-    assert copy_context().run(begun)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert copy_context().run(begun)
+    finally:  # other tests send SIGINT, and what is ignored here their commands would inherit
+        signal.signal(signal.SIGINT, before)
     assert not downloads.offline()
 
 
