@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from cases import Case
 
-T = TypeVar("T")
+S = TypeVar("S", tuple, bytes)  # type: ignore[type-arg]
 _SMALL = 16  # bytes; shorter pieces are left out only of what is short already
 
 
@@ -39,7 +39,9 @@ def minimise(case: Case, shows: Callable[[Case], bool], trials: int) -> Case:
         return True
 
     try:
-        _fewer(best.words[1:], lambda kept: better(replace(best, words=(best.words[0], *kept))))
+        _fewer(
+            tuple(best.words[1:]), lambda kept: better(replace(best, words=(best.words[0], *kept)))
+        )
         for change in (
             {"sent": None},
             {"room": None},
@@ -49,12 +51,13 @@ def minimise(case: Case, shows: Callable[[Case], bool], trials: int) -> Case:
         ):
             if any(getattr(best, name) != empty for name, empty in change.items()):
                 better(replace(best, **change))  # type: ignore[arg-type]
-        _fewer([*best.files], lambda kept: better(_with_files(best, kept)))
+        _fewer(tuple(best.files), lambda kept: better(_with_files(best, kept)))
         for path in [*best.damage]:
-            _fewer(best.damage[path], lambda kept, at=path: better(_damaged(best, at, kept)))
+            _fewer(tuple(best.damage[path]), lambda kept, at=path: better(_damaged(best, at, kept)))
         best = replace(best, files={p: best.content(p) for p in best.files}, damage={})
         for path in sorted(best.files, key=lambda p: -len(best.files[p])):
-            _shorter(best.files[path], lambda kept, at=path: better(_containing(best, at, kept)))
+            content = best.files[path]
+            _fewer(content, lambda kept, at=path: better(_containing(best, at, kept)), _SMALL)
     except _Enough:
         pass
     return best
@@ -74,30 +77,18 @@ def _containing(case: Case, path: str, content: bytes) -> Case:
     return replace(case, files={**case.files, path: content})
 
 
-def _fewer(items: Sequence[T], shows: Callable[[tuple[T, ...]], bool]) -> None:
-    """Leave out as many items as possible: halves first, then smaller parts."""
-    kept = tuple(items)
+def _fewer(kept: S, shows: Callable[[S], bool], least: int = 1) -> None:
+    """Leave out as many items or bytes as possible: halves first, then smaller parts.
+
+    Parts smaller than `least` are tried only where not much is left.
+    """
     size = len(kept)
-    while size and kept:
+    while size and (size >= least or len(kept) <= 8 * least):
         start = 0
         while start < len(kept):
             fewer = kept[:start] + kept[start + size :]
             if shows(fewer):
                 kept = fewer
-            else:
-                start += size
-        size //= 2
-
-
-def _shorter(content: bytes, shows: Callable[[bytes], bool]) -> None:
-    """Leave out as many bytes as possible, in pieces of halving sizes."""
-    size = len(content)
-    while size and (size >= _SMALL or len(content) <= 8 * _SMALL):
-        start = 0
-        while start < len(content):
-            fewer = content[:start] + content[start + size :]
-            if shows(fewer):
-                content = fewer
             else:
                 start += size
         size //= 2
