@@ -47,8 +47,8 @@ class FrcoastBlock(ProxBlock):
         r = self.descend(state, gradient)
         inputs = torch.cat([r, _GRADIENT_SCALE * gradient], dim=1)
         f = self.head(pixel_unshuffle(inputs, self.stride))
-        f = f + gain[1].view(-1, 1, 1) * state.features
+        f = f + gain[1].to(f.dtype).view(-1, 1, 1) * state.features.to(f.dtype)
         for unit in self.residual:
             f = unit(f, gain[0])
         image = r + pixel_shuffle(self.tail(f), self.stride)
-        return State(image, f.to(state.features.dtype)), r.new_zeros(())
+        return State(image, f), r.new_zeros(())
