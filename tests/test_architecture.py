@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "src" / "csrecon"
 ROOMS = [
-    ("errors", "metrics", "_version", "_moved"),
+    ("errors", "metrics", "_version", "_default", "_moved"),
     ("io",),
     ("sensing",),
     ("reconstructors",),

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from csrecon import zoo
+from csrecon import _default, zoo
 from csrecon.errors import UsageError
 from csrecon.evaluation import plausible
 from csrecon.io import images
@@ -170,7 +170,7 @@ def measurement(
 
 def reconstruct_steps(
     m: Measurement,
-    model: str | Path | Reconstructor = "rcoast",
+    model: str | Path | Reconstructor = _default.MODEL,
     ipl: int | Sequence[int] | None = None,
     setup: execution.Setup | None = None,
 ) -> Iterator[Step]:
@@ -192,7 +192,7 @@ def reconstruct_steps(
 
 def reconstruct(
     m: Measurement | Array,
-    model: str | Path | Reconstructor = "rcoast",
+    model: str | Path | Reconstructor = _default.MODEL,
     ipl: int | Sequence[int] | None = None,
     device: str | torch.device = "auto",
     *,

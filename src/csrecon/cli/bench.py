@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from csrecon import _default
 from csrecon.cli import parse, torchrun
 from csrecon.cli.command import (
     DataDir,
@@ -51,7 +52,8 @@ def bench(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="A model name, .safetensors file or hf:owner/name; repeatable.  [rcoast]"
+            help="A model name, .safetensors file or hf:owner/name; repeatable.  "
+            f"[{_default.MODEL}]"
         ),
     ] = None,
     ratio: Annotated[
@@ -163,7 +165,7 @@ def bench(
     own = (model, ratio is not None, ipl, ipls, block, any(sigmas), kind != "gaussian", perceptual)
     shared = resume or jobs > 1 or batch > 1 or torchrun.launched()
     table = _table(dataset, preset, any(own), shared)
-    names = model or ["rcoast"]
+    names = model or [_default.MODEL]
     if (ipl or ipls) and all(map(zoo.is_solver, names)):
         raise UsageError(f"{', '.join(names)}: a classical solver has no layers; leave out --ipl.")
     schedules = [parse.ipl(text) for text in ipl or []] + (parse.ipls(ipls) if ipls else [])

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from csrecon import _default
 from csrecon.cli.command import Device, Json, Overwrite, progress, say, say_json, say_table
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def quickstart(
     files.refuse_inputs([output], [photo])
     picture = images.read(photo)
     measured = api.sample(picture, ratio=RATIO)
-    entries = [compare.Entry("rcoast", ipl) for ipl in IPLS]
+    entries = [compare.Entry(_default.MODEL, ipl) for ipl in IPLS]
     with progress() as bar:
         task = bar.add_task("reconstructing", total=len(entries))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from csrecon import _default
 from csrecon.cli import batch, lab, parse, torchrun
 from csrecon.cli.command import Device, Json, Overwrite, Precision, Tile, progress, say, say_json
 from csrecon.errors import InputError, UsageError
@@ -37,7 +38,7 @@ def reconstruct(
         typer.Option(
             help="A name of `csrecon models list`, a .safetensors file, or hf:owner/name."
         ),
-    ] = "rcoast",
+    ] = _default.MODEL,
     ipl: Annotated[
         str | None,
         typer.Option(help="Iterations per layer: 6, or one per layer as 4,4,4,6,6.", metavar="IPL"),
