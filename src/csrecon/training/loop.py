@@ -19,7 +19,8 @@ from csrecon.reconstructors.unfolding import Unfolding
 from csrecon.runtime import execution
 from csrecon.sensing.measurement import Measurement
 from csrecon.training.data import Patches
-from csrecon.training.recipe import ObjectiveOptions, Recipe
+from csrecon.training.muon import Muon
+from csrecon.training.recipe import ObjectiveOptions, OptimiserOptions, Recipe
 from csrecon.training.tasks import Task
 
 _FLOOR = 1e-5  # added to an image's MSE inside the logarithm: 50 dB
@@ -113,9 +114,7 @@ class Trainer:
         self.fit_seconds = fit_seconds
         objective = Objective(network.train(), recipe.objective)
         self._objective = wrap(objective) if wrap else objective
-        self._optimizer = torch.optim.Adam(
-            network.parameters(), lr=recipe.optimiser.learning_rate, betas=recipe.optimiser.betas
-        )
+        self._optimizer = _optimizer(network, recipe.optimiser)
         self._scaler = torch.amp.GradScaler(
             device.type, enabled=recipe.optimiser.precision == "fp16"
         )
@@ -258,3 +257,9 @@ class Trainer:
         with torch.no_grad():
             for key, value in self.network.state_dict().items():
                 self._average[key].lerp_(value, 1 - decay)
+
+
+def _optimizer(network: nn.Module, options: OptimiserOptions) -> torch.optim.Optimizer:
+    if options.algorithm == "muon":
+        return Muon(network, options.learning_rate, options.betas)
+    return torch.optim.Adam(network.parameters(), options.learning_rate, options.betas)

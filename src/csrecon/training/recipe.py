@@ -105,10 +105,11 @@ _Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimiserOptions(_Part):
-    """Adam, its learning rate and the precision.
+    """The optimiser, its learning rate and the precision.
 
     Attributes:
-        learning_rate, final_learning_rate: ends of the curve (cosine after the warm-up).
+        algorithm: `adam`, or `muon` for the kernels of convolutions and Adam for the rest.
+        learning_rate, final_learning_rate: ends of the curve (cosine after the warm-up), for Adam.
         warmup: steps of linear warm-up.
         betas: of Adam.
         clip: largest norm of the gradient; 0 for no clipping.
@@ -116,6 +117,7 @@ class OptimiserOptions(_Part):
         precision: of the convolutions; images and gradient steps are always fp32.
     """
 
+    algorithm: Literal["adam", "muon"] = "adam"
     learning_rate: float = Field(default=1e-3, gt=0)
     final_learning_rate: float = Field(default=1e-5, ge=0)
     warmup: int = Field(default=300, ge=0, le=_MOST_STEPS)
