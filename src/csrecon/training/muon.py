@@ -41,7 +41,8 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(self, network: nn.Module, lr: float, betas: tuple[float, float]) -> None:
-        kernels, rest = [], []
+        kernels: list[nn.Parameter] = []
+        rest: list[nn.Parameter] = []
         for name, parameter in network.named_parameters():
             inner = parameter.ndim == 4 and "tail" not in name.split(".")
             (kernels if inner else rest).append(parameter)
