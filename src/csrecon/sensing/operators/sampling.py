@@ -6,6 +6,7 @@ which applies a matrix product or a fast transform.
 
 from abc import ABC, abstractmethod
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import torch
@@ -100,6 +101,10 @@ class Sampling(ABC):
 
     kind: str
     seed: int | None
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Itself: Φ does not change, and what is computed from it is kept by its identity."""
+        return self
 
     @property
     @abstractmethod
