@@ -1,6 +1,7 @@
 """Networks: exact parameter counts, the shared contract, the authors' outputs, and locality."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -209,6 +210,21 @@ def test_frcoast_carries_its_features():
         without = [step.image for step in net.applied(forgetful).steps(m)]
     assert torch.equal(whole[0], without[0])
     assert (whole[1] - without[1]).abs().max() > 1e-4
+
+
+def test_without_the_total_fewer_iterations_are_the_first_of_more():
+    torch.manual_seed(0)
+    blueprint = frcoast(8, 2, 5).model_dump()
+    m = csrecon.sample(scene(50, 70)[..., 0], 0.2)
+    for total in (False, True):
+        blueprint["modulation"]["total"] = total
+        net = Blueprint.model_validate(blueprint).build().eval()
+        net.recursion = replace(net.recursion, projection=False)
+        with torch.inference_mode():
+            few = [step.image for step in net.at(3).steps(m)]
+            more = [step.image for step in net.at(5).steps(m)][: len(few)]
+        equal = [torch.equal(a, b) for a, b in zip(few, more, strict=True)]
+        assert any(equal) is all(equal) is not total
 
 
 def pilot(name, features, layers):

@@ -55,6 +55,12 @@ def train(
     ] = False,
     data_dir: DataDir = None,
     device: Device = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1024, help="CPU threads; 1 leaves the other cores to other work.  [all]"
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a network by its recipe.
@@ -71,6 +77,8 @@ def train(
         csrecon train rcoast --recipe paper --set steps=1000 --out runs/paper
         torchrun --nproc-per-node 8 -m csrecon train rcoast
     """
+    import torch
+
     from csrecon.runtime import execution
     from csrecon.training import recipe as recipes
     from csrecon.training import run as running
@@ -93,6 +101,8 @@ def train(
     known = datasets.at_hand("set11", data_dir)
     validation = datasets.images("set11", data_dir)[:3] if known else []
     with torchrun.processes(device) as (chosen, rank, _):
+        if threads is not None:
+            torch.set_num_threads(threads)
         options = running.Options(
             out=out or Path("runs") / (f"{name}-{recipe}" if recipe else name),
             data=paths,

@@ -63,7 +63,8 @@ class RFMU(Modulation):
 
     z = (level_scale · ratio, R_tot / max_steps, R_cur / max_steps, noise_scale · σ); without
     `level_scale` the ratio is left out, as in RISTA-Net+, and without `noise_scale` the noise, as
-    in both networks of the paper.
+    in both networks of the paper. Without `total` R_tot is left out: in the order `looped` the
+    iterations of IPL k are then the first ones of IPL k+1.
 
     Args:
         features: gains per site.
@@ -73,6 +74,7 @@ class RFMU(Modulation):
         noise_scale: factor on the standard deviation of the noise on y, the product clamped to 1;
             or None.
         initial: approximate initial gains; None for PyTorch's initialization.
+        total: whether z contains R_tot.
 
     Source: R, section 3.2.
     """
@@ -85,12 +87,14 @@ class RFMU(Modulation):
         level_scale: _Finite | None = 2.0,
         noise_scale: _Finite | None = None,
         initial: _Finite | None = None,
+        total: bool = True,
     ) -> None:
         super().__init__()
         self.max_steps = max_steps
         self.level_scale = level_scale
         self.noise_scale = noise_scale
-        inputs = 2 + (level_scale is not None) + (noise_scale is not None)
+        self.total = total
+        inputs = 1 + total + (level_scale is not None) + (noise_scale is not None)
         self.units = nn.ModuleList(
             nn.Sequential(nn.Linear(inputs, features), nn.ReLU(), nn.Linear(features, features))
             for _ in range(sites)
@@ -102,7 +106,8 @@ class RFMU(Modulation):
 
     def forward(self, condition: Condition, visit: Visit) -> Tensor:
         """Gains from the ratio, the noise and the place in the recursion."""
-        z = [visit.r_tot / self.max_steps, visit.r_cur / self.max_steps]
+        z = [visit.r_tot / self.max_steps] if self.total else []
+        z.append(visit.r_cur / self.max_steps)
         if self.level_scale is not None:
             z.insert(0, self.level_scale * condition.ratio)
         if self.noise_scale is not None:
