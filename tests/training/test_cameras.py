@@ -79,8 +79,8 @@ def test_the_share_without_noise():
 
 
 def test_the_recipe_for_every_camera_fits_its_network():
-    options = recipe("frcoast", "any")
+    options = recipe("frcoast", "refine")
     assert options.task.noise == 0.1
     assert set(options.task.kinds) == set(KINDS)
     network = options.blueprint().build()
-    assert sum(p.numel() for p in network.parameters()) == 237_381 + 2 * 64
+    assert sum(p.numel() for p in network.parameters()) == 237_381
