@@ -68,7 +68,11 @@ def trained(trainer, steps):
 def trainer(photos, plan=TINY, **changes):
     torch.manual_seed(0)
     return Trainer(
-        plan.blueprint().build(), plan, Patches(photos, plan.data, CPU, 0), CPU, **changes
+        plan.blueprint().build(),
+        plan,
+        Patches(photos, plan.data, CPU, 0, plan.patches),
+        CPU,
+        **changes,
     )
 
 
@@ -80,7 +84,7 @@ def test_every_model_has_its_recipes():
         assert {f"{model}-paper", f"{model}-3pct"} <= set(recipes())
     for plan in recipes().values():
         assert plan.stages[-1].until == 1
-        assert plan.cap(0.999) <= cards.card(plan.model).trained.max_ipl
+        assert plan.stage(0.999).cap <= cards.card(plan.model).trained.max_ipl
 
 
 def test_the_papers_recipe():
@@ -88,7 +92,7 @@ def test_the_papers_recipe():
     assert (plan.data.patch, plan.data.batch) == (33, 64)
     assert (plan.optimiser.learning_rate, plan.task.fixed_phis) == (1e-4, 50)
     assert plan.steps == 88_912 // 64 * 400
-    assert plan.cap(0) == plan.cap(1) == 4
+    assert plan.stage(0).cap == plan.stage(1).cap == 4
 
 
 @pytest.mark.parametrize(
@@ -145,6 +149,40 @@ def test_a_run_of_the_first_release_is_continued_exactly(tmp_path):
 def test_unknown_recipe():
     with pytest.raises(UsageError, match="did you mean 'rcoast"):
         recipe("rcost")
+
+
+STAGED = TINY.changed(
+    {"stages": "[{until: 0.5, cap: 2}, {until: 1, cap: 2, patch: 40, batch: 3}]", "steps": "6"}
+)
+
+
+def test_a_stage_has_its_own_patches(photos):
+    seen, one = [], trainer(photos, STAGED)
+    batch = one.patches.batch
+    one.patches.batch = lambda *given: seen.append(batch(*given)) or seen[-1]
+    trained(one, 6)
+    shapes = [tuple(x.shape) for x in seen]
+    first = (STAGED.data.batch, 1, STAGED.data.patch, STAGED.data.patch)
+    assert shapes == [first] * 3 + [(3, 1, 40, 40)] * 3
+
+
+def test_a_run_continues_exactly_into_another_stage(photos):
+    whole, begun, continued = (trainer(photos, STAGED) for _ in range(3))
+    trained(whole, 5)
+    trained(begun, 2)
+    continued.restore(begun.state(begun.own_states()))
+    trained(continued, 3)
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, continued.network.state_dict()[name])
+
+
+def test_stages_that_cannot_be_are_refused(photos):
+    with pytest.raises(UsageError, match="one patch size"):
+        STAGED.changed({"fraction": "0.5"})
+    with pytest.raises(UsageError, match="pixels a step"):
+        TINY.changed({"stages": "[{until: 1, cap: 2, patch: 4096, batch: 60000}]"})
+    with pytest.raises(InputError, match="as large as a patch of 4000"):
+        trainer(photos, TINY.changed({"stages": "[{until: 1, cap: 2, patch: 4000}]"}))
 
 
 def test_patches_are_turned_crops_of_the_images(photos):

@@ -1,6 +1,6 @@
 """Training data: images decoded once to uint8, cropped and augmented on the device."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ class Patches:
     Args:
         paths: image files; their luma is used.
         options: the scales, the patch size, and whether a fixed pool of crops is used.
+        sizes: all patch sizes in use, if there are others.
         device: of the images and the crops.
         seed: of the fixed pool.
 
@@ -31,13 +32,20 @@ class Patches:
     """
 
     def __init__(
-        self, paths: Sequence[Path], options: DataOptions, device: torch.device, seed: int
+        self,
+        paths: Sequence[Path],
+        options: DataOptions,
+        device: torch.device,
+        seed: int,
+        sizes: Collection[int] = (),
     ) -> None:
-        self.patch = patch = options.patch
+        self._patch = options.patch
+        sizes = sizes or [options.patch]
         scaled = (plane for path in paths for plane in _scaled(path, options.scales))
-        planes = [plane for plane in scaled if min(plane.shape) >= patch]
-        if not planes:
-            raise InputError(f"no training image is as large as a patch of {patch}×{patch}.")
+        planes = [plane for plane in scaled if min(plane.shape) >= min(sizes)]
+        largest = max(sizes)
+        if not any(min(plane.shape) >= largest for plane in planes):
+            raise InputError(f"no training image is as large as a patch of {largest}×{largest}.")
         shapes = torch.tensor([p.shape for p in planes])
         sizes = shapes.prod(dim=1)
         self._pixels = torch.from_numpy(np.concatenate([p.ravel() for p in planes])).to(device)
@@ -45,30 +53,31 @@ class Patches:
         self._shapes = shapes
         self._pool: Tensor | None = None
         if options.fraction < 1:
-            count = max(1, round(options.fraction * PAPER_BLOCKS * BLOCK**2 / patch**2))
-            self._pool = self._corners(count, torch.Generator().manual_seed(seed))
+            count = max(1, round(options.fraction * PAPER_BLOCKS * BLOCK**2 / options.patch**2))
+            self._pool = self._corners(count, torch.Generator().manual_seed(seed), options.patch)
 
-    def _corners(self, count: int, draw: torch.Generator) -> Tensor:
+    def _corners(self, count: int, draw: torch.Generator, patch: int) -> Tensor:
         """(count, 2): index of a crop's first pixel in the flat array, and the row length."""
-        room = (self._shapes - self.patch + 1).prod(dim=1).double()
+        room = (self._shapes - patch + 1).clamp(min=0).prod(dim=1).double()
         which = torch.multinomial(room, count, replacement=True, generator=draw)
-        free = self._shapes[which] - self.patch + 1
+        free = self._shapes[which] - patch + 1
         top, left = (torch.rand(count, 2, generator=draw) * free).long().unbind(1)
         width = self._shapes[which, 1]
         return torch.stack([self._offsets[which] + top * width + left, width], dim=1)
 
-    def batch(self, count: int, draw: torch.Generator) -> Tensor:
+    def batch(self, count: int, draw: torch.Generator, patch: int | None = None) -> Tensor:
         """Random crops (count, 1, patch, patch) in [0, 1], randomly flipped and transposed."""
+        patch = patch or self._patch
         if self._pool is None:
-            corners = self._corners(count, draw)
+            corners = self._corners(count, draw, patch)
         else:
             corners = self._pool[torch.randint(len(self._pool), (count,), generator=draw)]
         turns = torch.randint(2, (3, count, 1, 1), generator=draw).bool()
-        along = torch.arange(self.patch)
+        along = torch.arange(patch)
         row, column = along[None, :, None], along[None, None, :]
         row, column = (torch.where(turns[0], a, b) for a, b in ((row, column), (column, row)))
-        row = torch.where(turns[1], self.patch - 1 - row, row)
-        column = torch.where(turns[2], self.patch - 1 - column, column)
+        row = torch.where(turns[1], patch - 1 - row, row)
+        column = torch.where(turns[2], patch - 1 - column, column)
         index = corners[:, 0, None, None] + row * corners[:, 1, None, None] + column
         return self._pixels[index.to(self._pixels.device)][:, None].float() / 255
 

@@ -197,9 +197,8 @@ class Trainer:
         curve = last + (first - last) * 0.5 * (1 + math.cos(math.pi * self.progress))
         return curve * min(1.0, (self.step + 1) / max(1, options.warmup))
 
-    def _counts(self) -> tuple[int, ...]:
+    def _counts(self, cap: int) -> tuple[int, ...]:
         layers = len(self.network.schedule.counts)
-        cap = self.recipe.cap(self.progress)
         draws = torch.randint(1, cap + 1, (layers + 1,), generator=self._common).tolist()
         equal = float(torch.rand((), generator=self._common)) < self.recipe.equal
         return (draws[0],) * layers if equal else tuple(draws[1:])
@@ -218,8 +217,10 @@ class Trainer:
             for group in self._optimizer.param_groups:
                 group["lr"] = rate
             camera = self.task.draw(self.step, self._common)
-            counts = self._counts()
-            x = self.patches.batch(recipe.data.batch, self._own)
+            stage = recipe.stage(self.progress)
+            counts = self._counts(stage.cap)
+            batch, patch = recipe.batch(stage)
+            x = self.patches.batch(batch, self._own, patch)
             m = camera(x, self._common)
             with setup.autocast():
                 loss, mse = self._objective(m, x, counts)

@@ -46,10 +46,17 @@ _AsJson = PlainSerializer(_encodable, when_used="json")
 
 
 class Stage(_Part):
-    """Iteration counts of a stage of the run: every R_i in 1..cap while progress < until."""
+    """A stage of the run: every R_i is in 1..cap while progress < until.
+
+    Attributes:
+        until, cap: the end of the stage, and the largest iteration count.
+        patch, batch: side and number of the training patches; None for those of the data.
+    """
 
     until: float = Field(gt=0, le=1)
     cap: int = Field(ge=1, le=1000)
+    patch: int | None = Field(default=None, ge=8, le=4096)
+    batch: int | None = Field(default=None, ge=1, le=2**16)
 
 
 class DataOptions(_Part):
@@ -71,15 +78,6 @@ class DataOptions(_Part):
     )
     patch: int = Field(default=66, ge=8, le=4096)
     batch: int = Field(default=8, ge=1, le=2**16)
-
-    @model_validator(mode="after")
-    def _fits_in_memory(self) -> Self:
-        if self.batch * self.patch**2 > _MOST_PIXELS:
-            raise ValueError(
-                f"batch={self.batch} of patches with patch={self.patch}: more than {_MOST_PIXELS} "
-                "pixels a step"
-            )
-        return self
 
 
 class ObjectiveOptions(_Part):
@@ -205,9 +203,31 @@ class Recipe(_Part):
         except pydantic.ValidationError as error:
             raise UsageError(f"recipe: changes: {documents.faults(error)}") from error
 
-    def cap(self, progress: float) -> int:
-        """The largest iteration count at a progress in [0, 1]."""
-        return next((s.cap for s in self.stages if progress < s.until), self.stages[-1].cap)
+    @model_validator(mode="after")
+    def _fits_in_memory(self) -> Self:
+        for stage in self.stages:
+            batch, patch = self.batch(stage)
+            if batch * patch**2 > _MOST_PIXELS:
+                raise ValueError(
+                    f"batch={batch} of patches with patch={patch}: more than {_MOST_PIXELS} pixels "
+                    "a step"
+                )
+        if self.data.fraction < 1 and len(self.patches) > 1:
+            raise ValueError("a fixed pool of patches (fraction < 1) has one patch size")
+        return self
+
+    def stage(self, progress: float) -> Stage:
+        """The stage at a progress in [0, 1]."""
+        return next((s for s in self.stages if progress < s.until), self.stages[-1])
+
+    def batch(self, stage: Stage) -> tuple[int, int]:
+        """The number of patches per step and process in a stage, and their side."""
+        return stage.batch or self.data.batch, stage.patch or self.data.patch
+
+    @property
+    def patches(self) -> frozenset[int]:
+        """The patch sizes of all stages."""
+        return frozenset(self.batch(stage)[1] for stage in self.stages)
 
     def changed(self, settings: Mapping[str, str]) -> "Recipe":
         """This recipe with some fields replaced; the values are YAML.

@@ -123,7 +123,7 @@ class Run:
             files.refuse_inputs(targets, [Path(recipe.init)] if recipe.init else [])
         files.refuse_inputs(targets, [*options.data, *options.validation])
         state = checkpoint.load(options.out, recipe) if options.resume else None
-        patches = Patches(options.data, recipe.data, options.device, recipe.seed)
+        patches = Patches(options.data, recipe.data, options.device, recipe.seed, recipe.patches)
         network = _network(recipe, fresh=state is None)
         network.to(options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.trainer = Trainer(
