@@ -34,7 +34,8 @@ def reconstructed(name, model, ipl):
 
 def assert_same(image, expected):
     assert image.dtype == expected.dtype
-    np.testing.assert_allclose(image, expected, atol=2e-6, rtol=0)
+    # Processors round differently, and the Cholesky factor of the Markov start amplifies it.
+    np.testing.assert_allclose(image, expected, atol=1e-5, rtol=0)
 
 
 def test_the_files_are_of_older_formats():
