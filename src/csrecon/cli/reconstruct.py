@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from csrecon import _default
-from csrecon.cli import batch, lab, parse, torchrun
+from csrecon.cli import batch, lab, parse, torchrun, trust
 from csrecon.cli.command import Device, Json, Overwrite, Precision, Tile, progress, say, say_json
 from csrecon.errors import InputError, UsageError
 
 _NATIVE = lab.LabOptions()
+_UNCHECKED = trust.TrustOptions()
 _AT_ONCE = 64  # files per batch: none is written before all are reconstructed
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def reconstruct(
         int, typer.Option(help="Turn the image clockwise: 90, 180 or 270 degrees.")
     ] = 0,
     laboratory: lab.LabOptions = _NATIVE,
+    trusted: trust.TrustOptions = _UNCHECKED,
     device: Device = "auto",
     precision: Precision = "auto",
     tile: Tile = "auto",
@@ -79,6 +81,7 @@ def reconstruct(
 
         csrecon reconstruct y.npy --model rcoast --ipl 6
         csrecon reconstruct y.npy --ref img.png
+        csrecon reconstruct y.npy --check --uncertainty sigma.tif
         csrecon reconstruct lab.npy --phi phi.npy --shape 480x288 -o lab.tif
         csrecon reconstruct lab.mat --var y --phi lab.mat:phi --shape 480x288 --pixel-order F
         csrecon reconstruct measurements/ -o images/
@@ -106,8 +109,13 @@ def reconstruct(
     for task in tasks:
         images.check_suffix(task.target)
     given = [*sources, *laboratory.inputs(), *([ref] if ref else []), Path(model)]
-    files.refuse_inputs((task.target for task in tasks), beside.with_sidecars(given))
-    beside.refuse_described(task.target for task in tasks)
+    maps = trusted.outputs(many)
+    targets = [*(task.target for task in tasks), *maps]
+    if len(set(targets)) < len(targets):
+        raise UsageError("the image and the maps of --uncertainty need different names.")
+    files.refuse_existing(*maps, overwrite=overwrite)
+    files.refuse_inputs(targets, beside.with_sidecars(given))
+    beside.refuse_described(targets)
 
     with torchrun.processes(device) as (chosen, rank, world):
         work = _Work(
@@ -116,6 +124,7 @@ def reconstruct(
             execution.choose(chosen, precision, tile),
             laboratory,
             laboratory.sampling(),
+            trusted,
             references.Originals(ref, many) if ref else None,
             rotate,
             overwrite,
@@ -159,6 +168,7 @@ class _Work:
     Attributes:
         model, counts, setup: the network, its IPL, and how it runs.
         laboratory, matrix: the options of lab measurements, and their Φ.
+        trusted: whether and how the error is estimated.
         originals: where the originals are.
         rotate, overwrite: as the command's options.
         named: whether -o names the output itself, which else is named after its measurement.
@@ -170,6 +180,7 @@ class _Work:
     setup: "Setup"
     laboratory: lab.LabOptions
     matrix: "Phi | None"
+    trusted: trust.TrustOptions
     originals: "Originals | None"
     rotate: int
     overwrite: bool
@@ -237,6 +248,14 @@ class _Work:
         planes = torch.split(final.image, [len(one.measured.y) for one in inputs])
         return [_Output(stack, final.total, seconds) for stack in planes]
 
+    def reconstruct(self, m: "Measurement") -> "Tensor":
+        """The image of a measurement, (C, 1, H, W)."""
+        from csrecon import api
+        from csrecon.runtime import execution
+
+        network = self.network(m.operator.ratio)
+        return execution.final(api.reconstruct_steps(m, network, self.counts, self.setup)).image
+
     def write(self, task: batch.Task, given: _Input, made: _Output) -> dict[str, Any]:
         """Write an image; return the facts to report."""
         from csrecon._version import __version__
@@ -246,6 +265,15 @@ class _Work:
         measured, name = given.measured, self.model
         upright = images.to_array(made.planes, measured.format.color)
         plausible.notice(upright, measured, str(task.source))
+        trusted: dict[str, Any] = {}
+        if self.trusted.wanted:
+            checked = self.trusted.checked(measured, made.planes, self.reconstruct)
+            trust.notice(checked, str(task.source))
+            trusted = trust.facts(checked)
+            if self.trusted.uncertainty:
+                trust.write_maps(
+                    self.trusted, checked, measured, made.planes, upright, self.overwrite
+                )
         pixels = _turned(upright, self.rotate)
         mask = measured.operator.observed()
         observed = None if mask is None else _turned(mask.numpy(), self.rotate)
@@ -259,6 +287,7 @@ class _Work:
             **given.correction,
         }
         facts = {"csrecon": __version__, **made_by}
+        facts |= {name: trusted[name] for name in trusted if name.startswith("estimated")}
         with files.new_files(task.target, overwrite=self.overwrite) as (temporary,):
             images.encode(temporary, pixels, measured.format.bit_depth, observed, facts)
         return {
@@ -272,6 +301,7 @@ class _Work:
             "precision": self.setup.precision,
             "seconds": round(made.seconds, 4),
             **({"missing_pixels": int((~observed).sum())} if observed is not None else {}),
+            **trusted,
             **score,
         }
 
@@ -281,6 +311,7 @@ def _report(results: list[dict[str, Any]]) -> None:
     for r in results:
         figures = f", PSNR {r['psnr']:.2f} dB" if "psnr" in r else ""
         figures += f", SSIM {r['ssim']:.4f}" if "ssim" in r else ""
+        figures += f", {trust.in_words(r)}" if "estimated_psnr" in r else ""
         if "gain" in r:
             figures += f"; {lab.in_words(r)}; removed"
         if "missing_pixels" in r:

@@ -199,6 +199,13 @@ def to_array(planes: Tensor, color: Color) -> NDArray[Any]:
     return pixels
 
 
+def error_weights(color: Color) -> tuple[float, ...]:
+    """Weights of the planes' squared errors in that of the picture, if they are independent."""
+    if color == "ycbcr":
+        return tuple(float(w) for w in np.square(_FROM_YCBCR).sum(axis=0) / 3)
+    return (1 / 3,) * 3 if color == "rgb" else (1.0,)
+
+
 def encode(
     path: Path,
     pixels: NDArray[Any],

@@ -6,7 +6,7 @@ right. Padding and cropping are part of the operator, so its adjoint is exact on
 
 import logging
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -137,12 +137,15 @@ class BlockOperator(LinearOperator):
 
     def forward(self, x: Tensor) -> Tensor:
         """Measure (B, 1, H, W) -> (B, gh, gw, m)."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self.masked(self.rows(self.blocks(x)))
+
+    def blocks(self, x: Tensor) -> Tensor:
+        """The blocks (B, gh, gw, n) of images (B, 1, H, W), zero-padded."""
         (gh, gw), (bh, bw) = self.grid, self.block
         height, width = self.image_shape
         padded = pad(x, (0, gw * bw - width, 0, gh * bh - height))
-        blocks = padded.view(-1, gh, bh, gw, bw).transpose(2, 3).reshape(-1, gh, gw, self.n)
-        with torch.autocast(x.device.type, enabled=False):
-            return self.masked(self.rows(blocks))
+        return padded.view(-1, gh, bh, gw, bw).transpose(2, 3).reshape(-1, gh, gw, self.n)
 
     def masked(self, y: Tensor) -> Tensor:
         """y masked: zero for blocks that were not measured."""
@@ -191,6 +194,11 @@ class BlockOperator(LinearOperator):
     def join(self, x: Tensor) -> Tensor:
         """Block images (B·gh·gw, 1, bh, bw) -> (B, 1, H, W)."""
         return self.assemble(x.reshape(-1, *self.grid, self.n))
+
+    def select(self, rows: Sequence[int]) -> "BlockOperator":
+        """The operator of some rows of Φ: its data are those of `y[..., rows]`."""
+        phi = self.phi.select(rows)
+        return BlockOperator(phi, self.image_shape, self.block, None, self.present)
 
     def absolute(self) -> "BlockOperator":
         """The operator of |Φ| on all blocks."""

@@ -5,7 +5,7 @@ Gaussian draws may change between versions, so the digest identifies a gaussian 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from numbers import Real
@@ -131,6 +131,10 @@ class Phi(Sampling):
     def rows(self) -> Rows:
         """Φ as a matrix product, with a copy of the matrix."""
         return MatrixRows(torch.tensor(self.matrix))
+
+    def select(self, rows: Sequence[int]) -> "Phi":
+        """Φ of some of the rows."""
+        return Phi(np.ascontiguousarray(self.matrix[list(rows)]))
 
     def scale(self) -> float:
         """Root mean square of the row norms."""

@@ -5,6 +5,7 @@ which applies a matrix product or a fast transform.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Self
 
@@ -119,6 +120,10 @@ class Sampling(ABC):
     @abstractmethod
     def rows(self) -> Rows:
         """Φ as a PyTorch module, in float32."""
+
+    @abstractmethod
+    def select(self, rows: Sequence[int]) -> "Sampling":
+        """Φ of some of the rows, in their order."""
 
     @abstractmethod
     def scale(self) -> float:

@@ -10,7 +10,8 @@ Source: Do et al., IEEE TSP 2012 (scrambled transforms); Yu, Sensors 2019 (cake-
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -142,6 +143,10 @@ class TransformSampling(Sampling):
     def rows(self) -> Rows:
         """The fast transform."""
         return TransformRows(self)
+
+    def select(self, rows: Sequence[int]) -> "TransformSampling":
+        """Φ of some of the rows: it has another digest, and no seed."""
+        return replace(self, kind="given", seed=None, kept=self.kept[list(rows)])
 
     def scale(self) -> float:
         """1: the rows are orthonormal."""

@@ -1,0 +1,259 @@
+"""The error of a reconstruction without the true image, from measurements that are held out.
+
+The rows of Φ (m, n) are orthonormal. Of every block, h rows are held out and the image is
+reconstructed from the other k. Let e be the error of a block of that image. The rows of a random Φ
+that were held out are uniform in the complement of the k others, so with P the projection onto it
+
+    E (φ_h e)² = ‖P e‖² / (n - k),   and   φ_h e = φ_h x̂ - y_h, plus noise of variance σ²,
+
+gives ‖P e‖². The rest of e is known from the k values: without noise it is Φ_k x̂ - y_k, and with
+noise its expected square is ‖Φ_k x̂ - y_k‖² - k σ² + 2 σ² div, where div is the divergence of Φ_k x̂
+by y_k, along one random direction.
+
+From the k rows to all m: for x̂_k and x̂_m that are conditional means given nested data,
+
+    E ‖x̂_k - x‖² = E ‖x̂_m - x‖² + E ‖x̂_k - x̂_m‖²,
+
+and the last term is known. Networks that minimize a squared error approximate conditional means.
+
+Of a structured Φ (DCT, Hadamard of the lowest frequencies) the rows that were measured are the
+important ones: what was not measured is then smaller than estimated. A row that sees the mean of
+the block is never held out.
+
+Sources: cross-validation as in Ward, IEEE Trans. Inf. Theory 2009 (compressed sensing with cross
+validation); Stein, Ann. Stat. 1981, with the divergence by Ramani et al., IEEE TIP 2008.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from csrecon.errors import UsageError
+from csrecon.sensing.measurement import Measurement
+from csrecon.sensing.operators import BlockOperator
+
+Reconstruct = Callable[[Measurement], Tensor]
+"""Maps a measurement to images (B, 1, H, W) on the CPU."""
+
+_MEAN = 0.25  # share of the squared norm of a row along the mean, above which it stays
+_LEAST = 0.05  # of the error with fewer rows: the least that all rows can leave
+_STEP = 0.3  # relative standard error of the step from k rows to all
+_ORDERED = 1.5  # times the power of a random Φ: the rows are the important ones
+_UNPREDICTED = 1.0  # share of the held-out power from which on the values do not fit
+_CORRELATION = 0.95  # per pixel, of the scenes by which a Φ is judged
+
+
+@dataclass(frozen=True)
+class HoldoutOptions:
+    """What is held out.
+
+    Attributes:
+        folds: how often; every fold holds out other rows.
+        share: of the rows of a fold.
+        seed: of the choice of rows.
+    """
+
+    folds: int = 5
+    share: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for numbers out of range."""
+        if self.folds < 1:
+            raise UsageError(f"folds {self.folds}: expected at least 1.")
+        if not 0 < self.share <= 0.5:
+            raise UsageError(f"share {self.share}: expected a number in (0, 0.5].")
+
+
+@dataclass(frozen=True)
+class Check:
+    """The estimated error of a reconstruction.
+
+    Attributes:
+        psnr: estimated PSNR in dB, of the reconstruction from all rows.
+        error: its standard error in dB.
+        unpredicted: power of the held-out values that is not predicted, relative to that around
+            the mean of their block; 1 for a reconstruction that knows nothing but the means.
+        folds, held_out: reconstructions, and rows held out in each.
+        mse: estimated mean squared error of every block, (gh, gw); NaN where it was not measured.
+        ordered: whether the rows are the important ones: the error is then overestimated.
+        images: the reconstructions from fewer rows, each (C, 1, H, W).
+    """
+
+    psnr: float
+    error: float
+    unpredicted: float
+    folds: int
+    held_out: int
+    mse: Tensor
+    ordered: bool
+    images: list[Tensor] = field(repr=False)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the reconstruction predicts held-out values better than the mean of a block."""
+        return self.unpredicted < _UNPREDICTED
+
+
+def check(
+    m: Measurement,
+    image: Tensor,
+    reconstruct: Reconstruct,
+    options: HoldoutOptions = HoldoutOptions(),
+    weights: tuple[float, ...] | None = None,
+) -> Check:
+    """Estimate the error of `image`, the reconstruction of `m`, by further ones from fewer rows.
+
+    Args:
+        m: block sampling of at least two rows besides those that see the mean.
+        image: (C, 1, H, W), reconstructed from all of m.
+        reconstruct: what made it.
+        options: what is held out.
+        weights: of the planes in the mean squared error; None for equal ones.
+
+    Raises:
+        UsageError: another operator, or too few rows.
+    """
+    whole = m.normalized()
+    operator = whole.operator
+    if not isinstance(operator, BlockOperator):
+        raise UsageError(
+            f"{type(operator).__name__}: rows are held out of block sampling only; leave out the "
+            "check."
+        )
+    held = _folds(operator, options)
+    planes = len(whole.y)
+    share = torch.tensor(weights or [1 / planes] * planes, dtype=torch.float64)
+    there = torch.ones(operator.grid) if operator.present is None else operator.present.cpu()
+    seen = there > 0
+    images = []
+    unseen, known, moved = (torch.zeros(planes, *operator.grid).double() for _ in range(3))
+    missed, power = 0.0, 0.0
+    of_row: list[Tensor] = []  # unseen error by every held-out row alone
+    for rows in held:
+        others = sorted(set(range(operator.m)) - set(rows))
+        fewer = _of_rows(whole, others)
+        x = reconstruct(fewer)
+        residual = (operator(x) - whole.y).double()
+        squares = residual[..., rows].square().mean(dim=-1)
+        free = operator.n - len(others)
+        by_row = residual[:, seen][..., rows].square().sum(dim=1)
+        of_row.append(free * (share[:, None] * by_row).sum(dim=0))
+        unseen += free * (squares - whole.noise**2) / len(held)
+        known += residual[..., others].square().sum(dim=-1) / len(held)
+        moved += _energy(operator, x - image) / len(held)
+        around = (whole.y - operator(_means(operator, x))).double()[..., rows]
+        missed += float((squares - whole.noise**2)[:, seen].sum())
+        power += float((around.square().mean(dim=-1) - whole.noise**2)[:, seen].sum())
+        images.append(x)
+    if whole.noise:
+        known += _overfitted(_of_rows(whole, others), x, reconstruct, options.seed)
+    fewer_rows = unseen + known
+    of_block = fewer_rows - moved
+    weighted = share[:, None, None] * of_block
+    height, width = operator.image_shape
+    pixels = height * width if operator.present is None else int(_observed(operator))
+    step = float((share[:, None, None] * moved)[:, seen].sum())
+    total = float(weighted[:, seen].sum())
+    total = max(total, _LEAST * (total + step), 1e-9 * pixels)
+    variance = _variance((share[:, None, None] * unseen)[:, seen], torch.cat(of_row))
+    variance += (_STEP * step) ** 2
+    drowned = whole.noise**2 * float(seen.sum()) * planes * len(held)
+    area = _area(operator)
+    mse = torch.where(seen, weighted.sum(0).clamp(min=0) / area, torch.nan)
+    return Check(
+        psnr=-10 * math.log10(total / pixels),
+        error=10 / math.log(10) * math.sqrt(variance) / total,
+        unpredicted=max(0.0, missed) / power if power > drowned else 0.0,
+        folds=len(held),
+        held_out=len(held[0]),
+        mse=mse.float(),
+        ordered=_captured(operator) > _ORDERED,
+        images=images,
+    )
+
+
+def _variance(of_block: Tensor, of_row: Tensor) -> float:
+    """Variance of the sum of the unseen errors of blocks.
+
+    Every block has as many squares of normal values as there are rows in `of_row`, χ². If errors
+    of different blocks lie along the same direction, sums over the blocks differ more from row to
+    row than this says.
+    """
+    drawn = len(of_row)
+    independent = float(of_block.square().sum()) * 2 / drawn / (1 + 2 / drawn)
+    common = float(of_row.var()) / drawn if drawn > 1 else 0.0
+    return max(independent, common)
+
+
+def _folds(operator: BlockOperator, options: HoldoutOptions) -> list[list[int]]:
+    """The rows that each fold holds out."""
+    ones = operator.rows(torch.ones(operator.n)) / math.sqrt(operator.n)
+    free = torch.nonzero(ones.square() < _MEAN).flatten()
+    if len(free) < 2:
+        raise UsageError(
+            f"{operator.m} rows per block, {operator.m - len(free)} of which see the mean: too few "
+            "to hold any out. A check needs at least two more."
+        )
+    draw = torch.Generator().manual_seed(options.seed)
+    order = free[torch.randperm(len(free), generator=draw)].tolist()
+    count = max(1, round(options.share * len(order)))
+    folds = min(options.folds, len(order) // count)
+    return [sorted(order[i * count : (i + 1) * count]) for i in range(folds)]
+
+
+def _of_rows(m: Measurement, rows: list[int]) -> Measurement:
+    """The measurement by some of the rows of Φ."""
+    assert isinstance(m.operator, BlockOperator)
+    operator = m.operator.select(rows).to(m.y.device)
+    return Measurement(operator, m.y[..., rows].contiguous(), m.format, m.noise, m.scale)
+
+
+def _energy(operator: BlockOperator, image: Tensor) -> Tensor:
+    """Squared norm of every block, (C, gh, gw)."""
+    return operator.blocks(image.double()).square().sum(dim=-1)
+
+
+def _area(operator: BlockOperator) -> Tensor:
+    """Pixels of every block that lie inside the image, (gh, gw)."""
+    return operator.blocks(torch.ones(1, 1, *operator.image_shape)).sum(dim=-1)[0].double()
+
+
+def _observed(operator: BlockOperator) -> Tensor:
+    observed = operator.observed()
+    assert observed is not None
+    return observed.sum()
+
+
+def _means(operator: BlockOperator, image: Tensor) -> Tensor:
+    """The image with every block replaced by its mean."""
+    area = _area(operator)[..., None].to(image)
+    means: Tensor = operator.blocks(image).sum(dim=-1, keepdim=True) / area
+    return operator.assemble(means.expand(-1, -1, -1, operator.n))
+
+
+def _overfitted(m: Measurement, image: Tensor, reconstruct: Reconstruct, seed: int) -> Tensor:
+    """2 σ² div - k σ² for every block, (C, gh, gw): what fitting the noise adds to the residual."""
+    draw = torch.Generator().manual_seed(seed)
+    along = torch.randn(m.y.shape, generator=draw).to(m.y)
+    moved = Measurement(m.operator, m.y + m.noise * along, m.format, m.noise, m.scale)
+    change = m.operator(reconstruct(moved) - image)
+    divergence: Tensor = (along * change).double().sum(dim=-1) / m.noise
+    return m.noise**2 * (2 * divergence - m.y.shape[-1])
+
+
+def _captured(operator: BlockOperator) -> float:
+    """Power of smooth scenes that the rows measure, relative to as many random ones."""
+    down, across = (
+        _CORRELATION ** torch.arange(side).sub(torch.arange(side)[:, None]).abs().double()
+        for side in operator.block
+    )
+    rows = operator.rows.matrix().cpu().double()
+    rows = rows - rows.mean(dim=1, keepdim=True)
+    seen = rows.view(-1, *operator.block)
+    power = float((down @ seen @ across * seen).sum())
+    average = float((down.trace() * across.trace()) - down.mean() * across.mean() * operator.n)
+    return power / (average * operator.ratio)
