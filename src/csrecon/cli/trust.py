@@ -117,13 +117,22 @@ def facts(checked: "Check") -> dict[str, Any]:
 
 def notice(checked: "Check", source: str) -> None:
     """Warn if the values do not fit Φ, or if the estimate is biased."""
+    share = round(100 * checked.unpredicted)
     if not checked.fits:
         log.warning(
-            "%s: the values do not fit this Φ: those held out are predicted no better than by the "
-            "mean of their block (%.2f of their power is not predicted). Noise, another Φ, order, "
-            "gain or scale? `csrecon inspect %s --phi FILE --shape HxW` tries the orders.",
+            "%s: the values do not fit this Φ: %d %% of what is held out is not predicted, no "
+            "better than by the mean of every block. Another Φ, order, gain or scale, or strong "
+            "noise? `csrecon inspect %s --phi FILE --shape HxW` tries the orders.",
             source,
-            checked.unpredicted,
+            share,
+            source,
+        )
+    elif checked.doubtful:
+        log.warning(
+            "%s: %d %% of what is held out is not predicted: a rough scene, noise, or another "
+            "order of the values. `csrecon inspect %s --phi FILE --shape HxW` tries the orders.",
+            source,
+            share,
             source,
         )
     if checked.ordered:

@@ -42,7 +42,8 @@ _MEAN = 0.25  # share of the squared norm of a row along the mean, above which i
 _LEAST = 0.05  # of the error with fewer rows: the least that all rows can leave
 _STEP = 0.3  # relative standard error of the step from k rows to all
 _ORDERED = 1.5  # times the power of a random Φ: the rows are the important ones
-_UNPREDICTED = 1.0  # share of the held-out power from which on the values do not fit
+_UNPREDICTED = 0.9  # share of the held-out power from which on the values do not fit
+_ROUGH = 0.5  # share from which on they may have another order: wrong ones give 0.6 to 1
 _CORRELATION = 0.95  # per pixel, of the scenes by which a Φ is judged
 
 
@@ -97,6 +98,11 @@ class Check:
         """Whether the reconstruction predicts held-out values better than the mean of a block."""
         return self.unpredicted < _UNPREDICTED
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether it predicts so little of them as with another order of the values."""
+        return self.unpredicted > _ROUGH
+
 
 def check(
     m: Measurement,
@@ -117,13 +123,7 @@ def check(
     Raises:
         UsageError: another operator, or too few rows.
     """
-    whole = m.normalized()
-    operator = whole.operator
-    if not isinstance(operator, BlockOperator):
-        raise UsageError(
-            f"{type(operator).__name__}: rows are held out of block sampling only; leave out the "
-            "check."
-        )
+    whole, operator = _prepared(m)
     held = _folds(operator, options)
     planes = len(whole.y)
     share = torch.tensor(weights or [1 / planes] * planes, dtype=torch.float64)
@@ -134,7 +134,7 @@ def check(
     missed, power = 0.0, 0.0
     of_row: list[Tensor] = []  # unseen error by every held-out row alone
     for rows in held:
-        others = sorted(set(range(operator.m)) - set(rows))
+        others = _others(operator, rows)
         fewer = _of_rows(whole, others)
         x = reconstruct(fewer)
         residual = (operator(x) - whole.y).double()
@@ -145,9 +145,8 @@ def check(
         unseen += free * (squares - whole.noise**2) / len(held)
         known += residual[..., others].square().sum(dim=-1) / len(held)
         moved += _energy(operator, x - image) / len(held)
-        around = (whole.y - operator(_means(operator, x))).double()[..., rows]
         missed += float((squares - whole.noise**2)[:, seen].sum())
-        power += float((around.square().mean(dim=-1) - whole.noise**2)[:, seen].sum())
+        power += float((_around(whole, x, rows) - whole.noise**2)[:, seen].sum())
         images.append(x)
     if whole.noise:
         known += _overfitted(_of_rows(whole, others), x, reconstruct, options.seed)
@@ -174,6 +173,50 @@ def check(
         ordered=_captured(operator) > _ORDERED,
         images=images,
     )
+
+
+def unpredicted(
+    m: Measurement, reconstruct: Reconstruct, options: HoldoutOptions = HoldoutOptions()
+) -> Tensor:
+    """Squares of the held-out values that are not predicted, and of their deviation from the mean.
+
+    Returns:
+        (2, gh, gw), summed over the folds and planes; what two measurements of the same rows miss
+        compares how well their arrangements fit the scenes that `reconstruct` expects.
+
+    Raises:
+        UsageError: another operator than block sampling, or too few rows.
+    """
+    whole, operator = _prepared(m)
+    found = torch.zeros(2, *operator.grid).double()
+    for rows in _folds(operator, options):
+        fewer = _of_rows(whole, _others(operator, rows))
+        x = reconstruct(fewer)
+        missed = (operator(x) - whole.y).double()[..., rows].square().mean(dim=-1)
+        found += torch.stack([missed.sum(dim=0), _around(whole, x, rows).sum(dim=0)])
+    return found
+
+
+def _prepared(m: Measurement) -> tuple[Measurement, BlockOperator]:
+    """The measurement with orthonormal rows, and its operator."""
+    whole = m.normalized()
+    if not isinstance(whole.operator, BlockOperator):
+        raise UsageError(
+            f"{type(whole.operator).__name__}: rows are held out of block sampling only; leave out "
+            "the check."
+        )
+    return whole, whole.operator
+
+
+def _others(operator: BlockOperator, rows: list[int]) -> list[int]:
+    return sorted(set(range(operator.m)) - set(rows))
+
+
+def _around(m: Measurement, image: Tensor, rows: list[int]) -> Tensor:
+    """Mean square of some values around those of the block's mean in an image, (C, gh, gw)."""
+    assert isinstance(m.operator, BlockOperator)
+    level: Tensor = m.operator(_means(m.operator, image))
+    return (m.y - level).double()[..., rows].square().mean(dim=-1)
 
 
 def _variance(of_block: Tensor, of_row: Tensor) -> float:

@@ -1,0 +1,144 @@
+"""Finds the arrangement of lab values: the order and the scale in which they give an image.
+
+Every order of the pixels in a block and of the blocks is tried. With a wrong one the blocks do not
+continue each other, and a network predicts held-out values worse (`heldout.py`). Gain and sign have
+no influence on that: they follow from the level of the image, L in y ≈ L Φ1, which is the same in
+every order. The gain is the one of a few (1, 255, 65535 and their negatives) with which the level
+is that of a photograph.
+
+An image and its transpose are equally likely, so on a square grid two orders always go together: C
+for pixels and blocks, and F for both. The simpler one is ranked first then.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from csrecon.errors import InputError
+from csrecon.evaluation import heldout
+from csrecon.evaluation.heldout import HoldoutOptions, Reconstruct
+from csrecon.sensing import lab
+from csrecon.sensing.lab import Arrangement, Order
+from csrecon.sensing.measurement import Measurement
+from csrecon.sensing.operators import BlockOperator, Phi
+
+GAINS = (1.0, -1.0, 255.0, -255.0, 65535.0, -65535.0)
+ORDERS: tuple[tuple[Order, Order], ...] = (("C", "C"), ("F", "C"), ("C", "F"), ("F", "F"))
+"""Pixel order and block order."""
+
+_USUAL = 0.4  # level of a photograph
+_SAME = 0.3  # dB that do not tell two orders apart
+_MOST_BLOCKS = 400  # of an image; of a larger one, a square in its middle is tried
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An arrangement, and how well it fits.
+
+    Attributes:
+        arrangement: order and gain.
+        unpredicted: share of the held-out power that is not predicted.
+        behind: by how many dB its held-out error exceeds the least.
+    """
+
+    arrangement: Arrangement
+    unpredicted: float
+    behind: float
+
+    @property
+    def possible(self) -> bool:
+        """Whether the values cannot tell it from the best one."""
+        return self.behind < _SAME
+
+
+def rank(
+    values: NDArray[Any],
+    phi: Phi,
+    shape: tuple[int, int] | None,
+    given: Arrangement,
+    reconstruct: Reconstruct,
+    block: tuple[int, int] | None = None,
+    watch: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Candidate]:
+    """All orders of the values with the gain that suits them, the best first.
+
+    Args:
+        values, phi, shape, block: as in lab.measurement.
+        given: what is known: layout, positions, differential, noise. A gain other than 1 is kept.
+        reconstruct: a network; the better it knows such images, the surer the result.
+        watch: is told how many of how many orders are done.
+
+    Raises:
+        InputError: values that do not fit Φ and the shape in any order, or are all zero.
+        UsageError: too few rows to hold any out.
+    """
+    found: list[tuple[Arrangement, torch.Tensor]] = []
+    refused: InputError | None = None
+    for done, (pixels, blocks) in enumerate(ORDERS):
+        watch(done, len(ORDERS))
+        order = replace(given, pixel_order=pixels, block_order=blocks)
+        try:
+            m, _ = lab.measurement(values, phi, shape, order, block)
+        except InputError as error:
+            refused = error
+            continue
+        if given.gain == 1.0:
+            order = replace(order, gain=_gain(m))
+            assert isinstance(order.gain, float)
+            m = replace(m, y=m.y / order.gain, noise=m.noise / abs(order.gain))
+        found.append((order, heldout.unpredicted(_part(m), reconstruct, HoldoutOptions(folds=2))))
+    watch(len(ORDERS), len(ORDERS))
+    if not found:
+        assert refused is not None
+        raise refused
+    missed = [float(squares[0].sum()) for _, squares in found]
+    least = max(min(missed), 1e-20)
+    ranked = [
+        Candidate(
+            order,
+            float(squares[0].sum() / squares[1].sum().clamp(min=1e-20)),
+            10 * math.log10(max(own, 1e-20) / least),
+        )
+        for (order, squares), own in zip(found, missed, strict=True)
+    ]
+    # Stable: of orders that cannot be told apart, the earlier one in ORDERS comes first.
+    return sorted(ranked, key=lambda one: 0.0 if one.possible else one.behind)
+
+
+def _gain(m: Measurement) -> float:
+    """The gain of GAINS with which the level of the image is the most usual.
+
+    Raises:
+        InputError: the values are zero.
+    """
+    assert isinstance(m.operator, BlockOperator)
+    white = m.operator.rows(torch.ones(m.operator.n)).double()
+    values = m.y.double()
+    there = m.operator.present
+    if there is not None:
+        values = values[:, there > 0]
+    level = float((values @ white).mean() / white.square().sum().clamp(min=1e-20))
+    if not bool(values.any()):
+        raise InputError("the values are all zero: no order can be found.")
+    fitting = [gain for gain in GAINS if level / gain > 0]
+    return min(fitting or [1.0], key=lambda gain: abs(math.log(abs(level / gain) / _USUAL)))
+
+
+def _part(m: Measurement) -> Measurement:
+    """The measurement, or the square of blocks in its middle if there are many."""
+    operator = m.operator
+    assert isinstance(operator, BlockOperator)
+    gh, gw = operator.grid
+    side = math.isqrt(_MOST_BLOCKS)
+    if gh * gw <= _MOST_BLOCKS:
+        return m
+    rows, columns = (slice((g - min(g, side)) // 2, (g + min(g, side)) // 2) for g in (gh, gw))
+    y = m.y[:, rows, columns]
+    present = None if operator.present is None else operator.present[rows, columns]
+    shape = y.shape[1] * operator.block[0], y.shape[2] * operator.block[1]
+    part = BlockOperator(operator.phi, shape, operator.block, operator.rows, present)
+    return replace(m, operator=part, y=y.contiguous())
