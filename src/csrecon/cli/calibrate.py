@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from csrecon.sensing.operators import Phi
 
 _NOTHING_SAID = lab.LabOptions()
+_FAR = 0.5  # relative change of Φ by no error of a camera
 _KEPT = ("shape", "block", "var", "layout", "pixel_order", "block_order", "positions")
 
 
@@ -92,6 +93,7 @@ def calibrate(
             for held in fit.held
         ],
         "better": fit.better,
+        "change": fit.change(camera.phi.matrix),
         "model": str(fit.model),
         "outputs": [],
     }
@@ -110,6 +112,12 @@ def calibrate(
             )
             targets = targets[:1]
         facts["next"] = _next(targets, laboratory, loaded[0].measured.operator.image_shape)
+    if facts["change"] > _FAR:
+        log.warning(
+            "the fitted Φ differs by %.0f %% from the nominal one, apart from the mean gain: is "
+            "the nominal Φ of this camera, and in this order (--pixel-order, --block-order)?",
+            100 * facts["change"],
+        )
     if as_json:
         say_json(facts)
     else:
@@ -223,5 +231,6 @@ def _report(facts: dict[str, Any]) -> None:
     )
     say(f"Residuals are relative, on {facts['held_out']} that were held out.")
     if facts["outputs"]:
-        say(f"{facts['model']} -> {' + '.join(facts['outputs'])}")
+        made = " + ".join(facts["outputs"])
+        say(f"{facts['model']}, Φ changed by {100 * facts['change']:.2g} % -> {made}")
         say(f"next: {facts['next']}")

@@ -7,9 +7,9 @@ the nominal Φ, the models are, each with and without an offset o_i of every row
     rows       y_i = g_i φ_i·x + o_i
     entries    y_i = (g_i φ_i + δ_i)·x + o_i
 
-Rows: (g_i, o_i) by least squares. A gain that the blocks hardly determine is drawn towards the mean
-ḡ: g_i becomes ḡ + τ² / (τ² + s_i²) (g_i - ḡ), with s_i the standard error of g_i and τ² the variance
-of the gains by the method of moments. Entries: with r_i what rows leaves of y_i, δ_i minimises
+Rows: (g_i, o_i) by least squares. A gain that the blocks hardly determine is drawn to the mean ḡ:
+ḡ + τ² / (τ² + s_i²) (g_i - ḡ), with s_i the standard error of g_i and τ² the variance of the gains
+by the method of moments. Entries: with r_i what rows leaves of y_i, δ_i minimises
 ‖r_i - X δ_i‖² + λ‖δ_i‖². From Xᵀ X = V S Vᵀ follows δ_i = V (S + λ)⁻¹ Vᵀ Xᵀ r_i, so one
 eigendecomposition, of X Xᵀ where N < n, serves all rows and all λ. Offsets have no penalty: X and
 r_i are centred. The trace of S (S + λ)⁻¹ counts how many numbers of a row the blocks determine.
@@ -40,6 +40,8 @@ Stage = Literal["nominal", "rows", "entries"]
 
 _FEW_IMAGES = 3  # below, single blocks are held out
 _CERTAIN = 2.0  # standard errors of a difference that decides
+_ROUNDING = 1e-12  # a difference of squares, relative, that values of float32 do not tell
+_LEAST = 1e-150  # of a variance
 _TINY = 1e-12  # eigenvalues of XᵀX, relative to the largest, that count as 0
 _PENALTIES = np.logspace(-12, 0, 13)  # λ, relative to ‖X‖²
 
@@ -49,8 +51,7 @@ class FitOptions:
     """How to fit.
 
     Attributes:
-        offset: whether the values may have offsets; the differences of complementary patterns have
-            none.
+        offset: whether the values may have offsets; differences of complements have none.
         folds: of the cross-validation, at least 2.
         seed: of the order in which images or blocks are put into folds.
     """
@@ -90,7 +91,7 @@ class Fit:
         offset: of every row, (m,); zeros without one.
         gains: g_i, (m,).
         model: of `phi`; never the nominal one.
-        better: whether the model beats the nominal Φ by more than two standard errors.
+        better: whether it beats the nominal one by more than two standard errors.
         held: residuals of all models.
         groups: what was held out as a whole: `images` or `blocks`.
         penalty: λ of entries.
@@ -109,13 +110,17 @@ class Fit:
     rank: int
     determined: float
 
+    def change(self, phi: NDArray[Any]) -> float:
+        """How much `phi` differs from the nominal one, times its best gain; relative."""
+        gain = float(np.vdot(phi, self.phi) / np.vdot(phi, phi))
+        mean = gain * phi
+        return float(np.linalg.norm(self.phi - mean)) / max(float(np.linalg.norm(mean)), _LEAST)
+
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """Gains and offsets, (m,)."""
-
-    gains: Array
-    offset: Array
+    gains: Array  # (m,)
+    offset: Array  # (m,)
 
 
 def _rows(z: Array, y: Array, offset: bool) -> _Rows:
@@ -138,7 +143,7 @@ def _rows(z: Array, y: Array, offset: bool) -> _Rows:
 
 def _drawn(gains: Array, variance: Array) -> tuple[Array, float]:
     """Gains drawn towards their mean, and the mean."""
-    floor = 1e-28 * float(np.square(gains).mean()) + float(np.finfo(np.float64).tiny)
+    floor = 1e-28 * float(np.square(gains).mean()) + _LEAST
     weight = 1 / np.maximum(variance, floor)
     mean = float(weight @ gains / weight.sum())
     freedom = float(weight.sum() - np.square(weight).sum() / weight.sum())
@@ -177,27 +182,23 @@ class _Ridge:
     def squares(self, x: Array, left: Array, penalties: Array) -> Array:
         """Squared residual of every block for every λ, (len(penalties), blocks)."""
         seen = (x - self.centre) @ self.vectors
-        return np.stack(
-            [
-                np.square(left - (seen / (self.power + penalty)) @ self.projected).sum(axis=1)
-                for penalty in penalties
-            ]
-        )
+        weights = [1 / (self.power + penalty) for penalty in penalties]
+        return np.stack([np.square(left - seen * w @ self.projected).sum(axis=1) for w in weights])
 
 
 def _folds(groups: NDArray[np.int64], options: FitOptions) -> NDArray[np.int64]:
     """The fold of every block; the blocks of a group share one."""
-    names, index = np.unique(groups, return_inverse=True)
-    order = np.random.default_rng(options.seed).permutation(len(names))
-    return np.asarray(order % min(options.folds, len(names)))[index]
+    count = int(groups.max()) + 1
+    order = np.random.default_rng(options.seed).permutation(count)
+    return np.asarray(order % min(options.folds, count))[groups]
 
 
 def _ratio(over: Array, under: Array, groups: NDArray[np.int64]) -> tuple[float, float]:
     """Σ over / Σ under, and its standard error from the groups."""
     a, b = (np.bincount(groups, weights=values) for values in (over, under))
-    ratio = float(a.sum() / b.sum())
-    spread = len(a) / (len(a) - 1) * float(np.square(a - ratio * b).sum())
-    return ratio, math.sqrt(spread) / float(b.sum())
+    ratio, total, count = float(a.sum() / b.sum()), float(b.sum()), len(a)
+    spread = count / (count - 1) * float(np.square(a - ratio * b).sum())
+    return ratio, math.sqrt(spread) / total
 
 
 def fit(known: Known, phi: NDArray[Any], options: FitOptions | None = None) -> Fit:
@@ -263,10 +264,7 @@ def _held_out(
     penalties: Array,
     variants: tuple[bool, ...],
 ) -> tuple[dict[Model, Array], dict[bool, int]]:
-    """Squared residual of every block, held out, by model; and the best λ with and without offset.
-
-    The models come with the number of their parameters.
-    """
+    """Squared residuals of all blocks, held out, the smallest model first; and the best λ."""
     squares = {Model("nominal"): np.square(y - z).sum(axis=1)}
     squares |= {Model("rows", offset): np.empty(len(x)) for offset in variants}
     chosen = {}
@@ -279,11 +277,8 @@ def _held_out(
             squares[Model("rows", offset)][out] = np.square(left[out]).sum(axis=1)
             ridge = _Ridge.of(x[into], left[into], offset)
             each[:, out] = ridge.squares(x[out], left[out], penalties)
-        entries = np.empty(len(x))
-        for k in range(fold.max() + 1):
-            out = fold == k
-            entries[out] = each[each[:, ~out].sum(axis=1).argmin(), out]
-        squares[Model("entries", offset)] = entries
+        best = [each[:, fold != k].sum(axis=1).argmin() for k in range(fold.max() + 1)]
+        squares[Model("entries", offset)] = each[np.array(best)[fold], np.arange(len(x))]
         chosen[offset] = int(each.sum(axis=1).argmin())
     order = [Model("nominal"), *(Model(s, o) for s in ("rows", "entries") for o in variants)]
     return {model: squares[model] for model in order}, chosen
@@ -292,7 +287,7 @@ def _held_out(
 def _beats(new: Array, old: Array, under: Array, groups: NDArray[np.int64]) -> bool:
     """Whether a model leaves less than another by more than its standard error allows."""
     less, error = _ratio(old - new, under, groups)
-    return less > _CERTAIN * error
+    return less > max(_CERTAIN * error, _ROUNDING)
 
 
 def _best(squares: Mapping[Model, Array], under: Array, groups: NDArray[np.int64]) -> Model:

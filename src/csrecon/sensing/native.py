@@ -25,9 +25,9 @@ from csrecon.io import arrays, files, pairs
 from csrecon.io.images import PixelFormat
 from csrecon.sensing import beside, recorded, sidecar
 from csrecon.sensing.measurement import Measurement
-from csrecon.sensing.operators import BlockOperator, BlockSpec, Phi
+from csrecon.sensing.operators import BlockOperator, Phi
 from csrecon.sensing.operators.base import check_extent
-from csrecon.sensing.operators.block import check_drawn, grid_of
+from csrecon.sensing.operators.block import BlockSpec, check_drawn, grid_of
 from csrecon.sensing.operators.kinds import DEFAULT_SIDE
 from csrecon.sensing.sidecar import ArrayFacts, ImageFacts, NoiseFacts, Sidecar
 
