@@ -147,6 +147,12 @@ def _measurements(folder: Path) -> None:
     for name in ("one", "two"):
         (folder / "taken").mkdir(exist_ok=True)
         native.save(csrecon.sample(gray, 0.3, block=BLOCK), folder / "taken" / f"{name}.npy")
+    phi = np.load(folder / "phi.npy") * np.linspace(0.8, 1.2, ROWS)[:, None]
+    for index in range(3):
+        (folder / "known").mkdir(exist_ok=True)
+        image = np.roll(gray, 5 * index, axis=1)
+        Image.fromarray(image).save(folder / "known" / f"{index}.png")
+        native.save(csrecon.sample(image, phi=phi), folder / "known" / f"{index}.npy")
     for name in ("gaussian", "small", "noisy"):  # written by earlier releases
         for suffix in (".npy", ".json"):
             (folder / f"{name}{suffix}").write_bytes((LEGACY / f"{name}{suffix}").read_bytes())
@@ -189,6 +195,7 @@ _MEASURED = ("m.npy", "rgb.npz", "fourier.npz", "identity.npy", "pixels.npy", "g
 _SPECIAL: dict[str, tuple[str, ...]] = {
     "photos": ("images", "folder"),
     "taken": ("measurements", "folder"),
+    "known": ("measurements", "folder"),
     "run": ("run", "folder"),
     "report/bench.json": ("report",),
     "report/bench.csv": ("report",),

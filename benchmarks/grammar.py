@@ -39,6 +39,8 @@ TEMPLATES = (
     "import | {values} | --phi phi.npy | --shape 24x24 | --pixel-order F | --offset 0.5 | -o n.npy",
     "import | lab.npy | --phi phi.npy | --shape 24x24 | --calibrate {scene} {scene} | -o n.npz",
     "import | pairs.npy | --phi phi.npy | --shape 24x24 | --differential | -o n.npz | --json",
+    "calibrate | known | --phi phi.npy | -o fitted.npy | --json",
+    "calibrate | known | --images photos | --phi {phi} | --force | --overwrite",
     "inspect | {array} | --phi {phi} | --json",
     "inspect | {measurement}",
     "inspect | {array}",

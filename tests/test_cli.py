@@ -333,7 +333,7 @@ def test_a_bug_is_exit_code_1_and_debug_shows_it(photo, monkeypatch, capfd):
 
 def test_every_command_has_help_with_an_example():
     for command in (
-        ["quickstart"], ["sample"], ["reconstruct"], ["bench"], ["doctor"],
+        ["quickstart"], ["sample"], ["reconstruct"], ["calibrate"], ["bench"], ["doctor"],
         ["models", "list"], ["models", "info"], ["models", "convert"],
     ):  # fmt: skip
         text = run(*command, "--help").stdout

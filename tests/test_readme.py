@@ -228,6 +228,14 @@ def folder(monkeypatch):
     np.savetxt("y.csv", GAIN * y + OFFSET, delimiter=",")
     np.save("white.npy", GAIN * phi.sum(axis=1) + OFFSET)
     np.save("black.npy", np.full(len(phi), float(OFFSET)))
+    Path("pairs").mkdir()
+    gains = 1 + 0.1 * np.sin(np.arange(len(phi)))
+    for index in range(3):
+        pattern = np.random.default_rng(index).integers(0, 256, SMALL, np.uint8)
+        Image.fromarray(pattern).save(f"pairs/{index}.png")
+        camera = BlockOperator(Phi.given(gains[:, None] * phi), SMALL)
+        seen = camera(torch.from_numpy(pattern / np.float32(255))[None, None]).flatten(0, 2).numpy()
+        np.save(f"pairs/{index}.npy", GAIN * seen + OFFSET)
     places = [(row, column) for row in range(3) for column in range(4)]
     kept = [index for index in range(12) if index not in (2, 7)]
     np.savetxt("part.csv", y[kept], delimiter=",")

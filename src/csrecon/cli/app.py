@@ -9,6 +9,7 @@ from csrecon._version import __version__
 from csrecon.cli import (
     bench,
     bring,
+    calibrate,
     compare,
     data,
     doctor,
@@ -44,6 +45,7 @@ app.add(sample.sample)
 app.add(reconstruct.reconstruct)
 app.add(inspect.inspect)
 app.add(bring.bring, "import")
+app.add(calibrate.calibrate)
 app.add(compare.compare)
 app.add(bench.bench)
 app.add(plot.plot)

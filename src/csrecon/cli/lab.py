@@ -1,4 +1,4 @@
-"""Options for lab measurements, shared by `reconstruct` and `import`."""
+"""Options for lab measurements, shared by `reconstruct`, `import` and `calibrate`."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -140,8 +140,10 @@ class Loaded:
     correction: dict[str, float]
 
 
-def load(source: Path, options: LabOptions, phi: "Phi | None") -> Loaded:
+def load(source: Path, options: LabOptions, phi: "Phi | None", nominal: bool = False) -> Loaded:
     """The measurement of a file of csrecon, or of a lab file with its options.
+
+    With `nominal`, Φ need not be the one that a file of csrecon records.
 
     Raises:
         InputError, UsageError: as in native.load and lab.measurement.
@@ -156,7 +158,7 @@ def load(source: Path, options: LabOptions, phi: "Phi | None") -> Loaded:
     own = source.suffix.lower() in native.SUFFIXES
     if own and not options.foreign():
         mask = arrays.pick(*arrays.split_name(options.mask)) if options.mask else None
-        given = native.Given(phi, mask, options.seed, shape, block)
+        given = native.Given(phi, mask, options.seed, shape, block, nominal)
         return Loaded(native.load(source, given), {})
     if own and native.describes_itself(source):
         raise UsageError(

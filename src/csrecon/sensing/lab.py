@@ -126,8 +126,11 @@ class Calibration:
     offset_error: float | None = None
 
 
-def _by_rows(phi: Phi, block: tuple[int, int]) -> Phi:
-    """Φ for blocks read row by row, from a Φ for blocks read column by column."""
+def by_rows(phi: Phi, block: tuple[int, int]) -> Phi:
+    """Φ for blocks read row by row, from a Φ for blocks read column by column.
+
+    With (bw, bh) instead of (bh, bw) it does the reverse.
+    """
     turned = phi.matrix.reshape(-1, block[1], block[0]).swapaxes(1, 2).reshape(phi.shape)
     return Phi(np.ascontiguousarray(turned))
 
@@ -284,7 +287,7 @@ def measurement(
         phi = _differences(phi)
         plain = BlockOperator(phi, shape, plain.block)
     if arrangement.pixel_order == "F":
-        phi = _by_rows(phi, plain.block)
+        phi = by_rows(phi, plain.block)
     gh, gw = plain.grid
     axes = (gw, gh) if arrangement.block_order == "F" else (gh, gw)
     values_each = 2 if arrangement.differential else 1

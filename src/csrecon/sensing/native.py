@@ -27,7 +27,7 @@ from csrecon.sensing import beside, recorded, sidecar
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.operators import BlockOperator, Phi
 from csrecon.sensing.operators.base import check_extent
-from csrecon.sensing.operators.block import check_drawn, grid_of
+from csrecon.sensing.operators.block import BlockSpec, check_drawn, grid_of
 from csrecon.sensing.operators.kinds import DEFAULT_SIDE
 from csrecon.sensing.sidecar import ArrayFacts, ImageFacts, NoiseFacts, Sidecar
 
@@ -316,6 +316,7 @@ class Given:
         mask: the mask of Fourier sampling, likewise.
         seed, shape, block: for bare values, as in `from_values`; not allowed with a sidecar, which
             has its own.
+        nominal: `phi` is the nominal Φ of blocks, and need not be the recorded one.
     """
 
     phi: Phi | None = None
@@ -323,6 +324,7 @@ class Given:
     seed: int | None = None
     shape: tuple[int, int] | None = None
     block: tuple[int, int] | None = None
+    nominal: bool = False
 
 
 _NOTHING_GIVEN = Given()
@@ -357,7 +359,11 @@ def load(path: Path, given: Given = _NOTHING_GIVEN) -> Measurement:
             stored["phi"] = given.phi.matrix
         if given.mask is not None:
             stored["mask"] = given.mask
-        return _from_sidecar(sidecar.parse(metadata, str(path)), y, stored, str(path))
+        facts = sidecar.parse(metadata, str(path))
+        if given.nominal and given.phi is not None and isinstance(facts.operator, BlockSpec):
+            spec = facts.operator.model_copy(update={"phi": given.phi.facts()})
+            facts = facts.model_copy(update={"operator": spec})
+        return _from_sidecar(facts, y, stored, str(path))
     phi = given.phi
     if phi is None and given.seed is None and "phi" in stored:
         phi = Phi.given(stored["phi"], f"{path}[phi]")

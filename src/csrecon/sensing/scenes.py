@@ -30,10 +30,10 @@ def gain_of(
     Raises:
         InputError: scenes that are the same, in the wrong order, or not of this Φ.
     """
-    dense = operator.rows.matrix().double().cpu()
-    flat = dense.sum(1).numpy()  # the measurements of a white block
+    dense = operator.rows.matrix().double().cpu().numpy()
+    flat = dense.sum(axis=1)  # the measurements of a white block
     power = float(flat @ flat)
-    if math.sqrt(power) <= _BALANCED * float(dense.abs().sum(1).norm()):
+    if balanced(dense):
         raise InputError(
             "all rows of Φ sum to 0, so a white and a black scene give the same values and "
             "determine no gain. Give --gain and --offset."
@@ -64,6 +64,12 @@ def gain_of(
             100 * missed,
         )
     return gain
+
+
+def balanced(phi: NDArray[np.float64]) -> bool:
+    """Whether all rows of Φ sum to 0, so that a white scene gives the values of a black one."""
+    limit = _BALANCED * float(np.linalg.norm(np.abs(phi).sum(axis=1)))
+    return float(np.linalg.norm(phi.sum(axis=1))) <= limit
 
 
 def check_alike(

@@ -140,13 +140,6 @@ class BlockOperator(LinearOperator):
         with torch.autocast(x.device.type, enabled=False):
             return self.masked(self.rows(self.blocks(x)))
 
-    def blocks(self, x: Tensor) -> Tensor:
-        """The blocks (B, gh, gw, n) of images (B, 1, H, W), zero-padded."""
-        (gh, gw), (bh, bw) = self.grid, self.block
-        height, width = self.image_shape
-        padded = pad(x, (0, gw * bw - width, 0, gh * bh - height))
-        return padded.view(-1, gh, bh, gw, bw).transpose(2, 3).reshape(-1, gh, gw, self.n)
-
     def masked(self, y: Tensor) -> Tensor:
         """y masked: zero for blocks that were not measured."""
         return y if self.present is None else y * self.present[..., None]
@@ -178,6 +171,13 @@ class BlockOperator(LinearOperator):
         (height, width), (bh, bw) = self.image_shape, self.block
         whole = self.present.bool().repeat_interleave(bh, 0).repeat_interleave(bw, 1)
         return whole[:height, :width].cpu()
+
+    def blocks(self, x: Tensor) -> Tensor:
+        """Pad (B, 1, H, W) with zeros and cut it into blocks, (B, gh, gw, n)."""
+        (gh, gw), (bh, bw) = self.grid, self.block
+        height, width = self.image_shape
+        padded = pad(x, (0, gw * bw - width, 0, gh * bh - height))
+        return padded.view(-1, gh, bh, gw, bw).transpose(2, 3).reshape(-1, gh, gw, self.n)
 
     def assemble(self, blocks: Tensor) -> Tensor:
         """Assemble blocks (B, gh, gw, n) and crop: (B, 1, H, W)."""
