@@ -43,7 +43,7 @@ class TrustOptions:
             max=100,
             rich_help_panel=_PANEL,
         ),
-    ] = 5
+    ] = 8
     uncertainty: Annotated[
         Path | None,
         typer.Option(

@@ -87,7 +87,7 @@ def rank(
             refused = error
             continue
         if given.gain == 1.0:
-            order = replace(order, gain=_gain(m))
+            order = replace(order, gain=gain(m))
             assert isinstance(order.gain, float)
             m = replace(m, y=m.y / order.gain, noise=m.noise / abs(order.gain))
         found.append((order, heldout.unpredicted(_part(m), reconstruct, HoldoutOptions(folds=2))))
@@ -109,7 +109,7 @@ def rank(
     return sorted(ranked, key=lambda one: 0.0 if one.possible else one.behind)
 
 
-def _gain(m: Measurement) -> float:
+def gain(m: Measurement) -> float:
     """The gain of GAINS with which the level of the image is the most usual.
 
     Raises:
@@ -124,8 +124,8 @@ def _gain(m: Measurement) -> float:
     level = float((values @ white).mean() / white.square().sum().clamp(min=1e-20))
     if not bool(values.any()):
         raise InputError("the values are all zero: no order can be found.")
-    fitting = [gain for gain in GAINS if level / gain > 0]
-    return min(fitting or [1.0], key=lambda gain: abs(math.log(abs(level / gain) / _USUAL)))
+    fitting = [one for one in GAINS if level / one > 0]
+    return min(fitting or [1.0], key=lambda one: abs(math.log(abs(level / one) / _USUAL)))
 
 
 def _part(m: Measurement) -> Measurement:

@@ -1,20 +1,20 @@
 """The error of a reconstruction without the true image, from measurements that are held out.
 
-The rows of Φ (m, n) are orthonormal. Of every block, h rows are held out and the image is
-reconstructed from the other k. Let e be the error of a block of that image. The rows of a random Φ
-that were held out are uniform in the complement of the k others, so with P the projection onto it
+The rows of Φ (m, n) are orthonormal. Of every block, h rows are held out and x̂_k is reconstructed
+from the other k. Let e_k be its error, P_k and P_m the projections onto what k rows and all m do
+not see. The rows of a random Φ that were held out are uniform in the range of P_k, so
 
-    E (φ_h e)² = ‖P e‖² / (n - k),   and   φ_h e = φ_h x̂ - y_h, plus noise of variance σ²,
+    E (φ_h e_k)² = ‖P_k e_k‖² / (n - k),   and   φ_h e_k = φ_h x̂_k - y_h, plus noise of variance σ²,
 
-gives ‖P e‖². The rest of e is known from the k values: without noise it is Φ_k x̂ - y_k, and with
-noise its expected square is ‖Φ_k x̂ - y_k‖² - k σ² + 2 σ² div, where div is the divergence of Φ_k x̂
-by y_k, along one random direction.
+gives ‖P_k e_k‖², of which P_m e_k has the share (n - m) / (n - k). From the k rows to all: for x̂_k
+and x̂_m that are conditional means given nested data,
 
-From the k rows to all m: for x̂_k and x̂_m that are conditional means given nested data,
-
-    E ‖x̂_k - x‖² = E ‖x̂_m - x‖² + E ‖x̂_k - x̂_m‖²,
+    E ‖P_m e_k‖² = E ‖P_m e_m‖² + E ‖P_m (x̂_k - x̂_m)‖²,
 
 and the last term is known. Networks that minimize a squared error approximate conditional means.
+What is left of e_m lies in the rows of Φ. Without noise it is Φ x̂_m - y, and with noise its
+expected square is ‖Φ x̂_m - y‖² - m σ² + 2 σ² div, where div is the divergence of Φ x̂_m by y, along
+one random direction.
 
 Of a structured Φ (DCT, Hadamard of the lowest frequencies) the rows that were measured are the
 important ones: what was not measured is then smaller than estimated. A row that sees the mean of
@@ -57,7 +57,7 @@ class HoldoutOptions:
         seed: of the choice of rows.
     """
 
-    folds: int = 5
+    folds: int = 8
     share: float = 0.1
     seed: int = 0
 
@@ -130,7 +130,7 @@ def check(
     there = torch.ones(operator.grid) if operator.present is None else operator.present.cpu()
     seen = there > 0
     images = []
-    unseen, known, moved = (torch.zeros(planes, *operator.grid).double() for _ in range(3))
+    unseen, moved = (torch.zeros(planes, *operator.grid).double() for _ in range(2))
     missed, power = 0.0, 0.0
     of_row: list[Tensor] = []  # unseen error by every held-out row alone
     for rows in held:
@@ -139,19 +139,17 @@ def check(
         x = reconstruct(fewer)
         residual = (operator(x) - whole.y).double()
         squares = residual[..., rows].square().mean(dim=-1)
-        free = operator.n - len(others)
         by_row = residual[:, seen][..., rows].square().sum(dim=1)
-        of_row.append(free * (share[:, None] * by_row).sum(dim=0))
-        unseen += free * (squares - whole.noise**2) / len(held)
-        known += residual[..., others].square().sum(dim=-1) / len(held)
-        moved += _energy(operator, x - image) / len(held)
+        of_row.append((operator.n - operator.m) * (share[:, None] * by_row).sum(dim=0))
+        unseen += (operator.n - operator.m) * (squares - whole.noise**2) / len(held)
+        moved += _unseen(operator, x - image) / len(held)
         missed += float((squares - whole.noise**2)[:, seen].sum())
         power += float((_around(whole, x, rows) - whole.noise**2)[:, seen].sum())
         images.append(x)
+    known = (operator(image) - whole.y).double().square().sum(dim=-1)
     if whole.noise:
-        known += _overfitted(_of_rows(whole, others), x, reconstruct, options.seed)
-    fewer_rows = unseen + known
-    of_block = fewer_rows - moved
+        known += _overfitted(whole, image, reconstruct, options.seed)
+    of_block = unseen - moved + known
     weighted = share[:, None, None] * of_block
     height, width = operator.image_shape
     pixels = height * width if operator.present is None else int(_observed(operator))
@@ -255,9 +253,11 @@ def _of_rows(m: Measurement, rows: list[int]) -> Measurement:
     return Measurement(operator, m.y[..., rows].contiguous(), m.format, m.noise, m.scale)
 
 
-def _energy(operator: BlockOperator, image: Tensor) -> Tensor:
-    """Squared norm of every block, (C, gh, gw)."""
-    return operator.blocks(image.double()).square().sum(dim=-1)
+def _unseen(operator: BlockOperator, image: Tensor) -> Tensor:
+    """Squared norm of what no row sees of every block, (C, gh, gw)."""
+    whole: Tensor = operator.blocks(image.double()).square().sum(dim=-1)
+    seen: Tensor = operator(image).double().square().sum(dim=-1)
+    return whole - seen
 
 
 def _area(operator: BlockOperator) -> Tensor:
