@@ -138,3 +138,12 @@ def test_a_square_grid_has_two_equal_orders():
     ranked = arrangements.rank(values, phi, (96, 96), Arrangement(), linear, (16, 16))
     assert (ranked[0].arrangement.pixel_order, ranked[0].arrangement.block_order) == ("C", "C")
     assert all(one.possible for one in ranked)
+
+
+def test_check_in_python():
+    image = scene(66, 66)
+    m = csrecon.sample(image, 0.4)
+    found = csrecon.api.check(m, "rista", ipl=1, folds=2)
+    true = -10 * np.log10(np.square(csrecon.reconstruct(m, "rista", ipl=1) - image).mean())
+    assert found.psnr == pytest.approx(true, abs=3 * found.error + 0.5)
+    assert found.folds == 2

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from csrecon import _default, zoo
 from csrecon.errors import UsageError
-from csrecon.evaluation import plausible
+from csrecon.evaluation import heldout, plausible
 from csrecon.io import images
 from csrecon.io.images import Color, Picture
 from csrecon.reconstructors import calibration
@@ -240,3 +240,40 @@ def reconstruct(
     if observed is not None:
         pixels[~observed.numpy()] = np.nan
     return pixels
+
+
+def check(
+    m: Measurement,
+    model: str | Path | Reconstructor = _default.MODEL,
+    ipl: int | Sequence[int] | None = None,
+    folds: int = 8,
+    setup: execution.Setup | None = None,
+) -> heldout.Check:
+    """Estimate the error of a reconstruction without the original, from rows that are held out.
+
+    Args:
+        m: block sampling.
+        model, ipl: as in `reconstruct`.
+        folds: further reconstructions, each from nine tenths of the rows.
+        setup: device, precision and tiles; None for execution.choose().
+
+    Returns:
+        The estimated `psnr` in dB with its standard `error`, `mse` of every block, and more.
+
+    Raises:
+        UsageError: another operator than block sampling, or too few rows.
+        ModelError, ResourceError: as in `reconstruct_steps`.
+
+    Example:
+        >>> found = csrecon.check(m)
+        >>> print(f"{found.psnr:.1f} ± {found.error:.1f} dB")
+    """
+    network = zoo.load(model, m.operator.ratio) if isinstance(model, str | Path) else model
+    chosen = setup or execution.choose()
+
+    def reconstructed(part: Measurement) -> Tensor:
+        return execution.final(reconstruct_steps(part, network, ipl, chosen)).image
+
+    weights = images.error_weights(m.format.color)
+    options = heldout.HoldoutOptions(folds)
+    return heldout.check(m, reconstructed(m), reconstructed, options, weights)

@@ -125,6 +125,19 @@ def _order_facts(one: "arrangements.Candidate") -> dict[str, Any]:
     }
 
 
+def _gain(one: "arrangements.Candidate") -> str:
+    """A usual gain as a number; any other one has to be estimated."""
+    from csrecon.evaluation import arrangements
+
+    gain = one.arrangement.gain
+    return "auto" if gain == "auto" or gain not in arrangements.GAINS else f"{gain:g}"
+
+
+def _unusual(one: "arrangements.Candidate") -> str | None:
+    """The gain that has to be said, if any."""
+    return None if one.arrangement.gain == 1.0 else _gain(one)
+
+
 def _say_orders(orders: "Sequence[arrangements.Candidate]") -> None:
     """Print the ranking, and what it cannot tell apart."""
     say_table(
@@ -133,9 +146,7 @@ def _say_orders(orders: "Sequence[arrangements.Candidate]") -> None:
             [
                 one.arrangement.pixel_order,
                 one.arrangement.block_order,
-                f"{one.arrangement.gain:g}"
-                if isinstance(one.arrangement.gain, float)
-                else one.arrangement.gain,
+                _gain(one),
                 f"+{one.behind:.2f}",
                 f"{100 * one.unpredicted:.0f} %",
             ]
@@ -164,7 +175,7 @@ def _command(file: Path, laboratory: lab.LabOptions, best: "arrangements.Candida
         "--layout": None if found.layout == "auto" else found.layout,
         "--pixel-order": None if found.pixel_order == "C" else found.pixel_order,
         "--block-order": None if found.block_order == "C" else found.block_order,
-        "--gain": None if found.gain == 1.0 else found.gain,
+        "--gain": laboratory.gain if laboratory.gain != "1" else _unusual(best),
         "--offset": laboratory.offset,
         "--noise": laboratory.noise or None,
     }

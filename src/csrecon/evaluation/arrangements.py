@@ -4,7 +4,7 @@ Every order of the pixels in a block and of the blocks is tried. With a wrong on
 continue each other, and a network predicts held-out values worse (`heldout.py`). Gain and sign have
 no influence on that: they follow from the level of the image, L in y ≈ L Φ1, which is the same in
 every order. The gain is the one of a few (1, 255, 65535 and their negatives) with which the level
-is that of a photograph.
+is that of a photograph. If there is none, any gain with such a level serves to compare the orders.
 
 An image and its transpose are equally likely, so on a square grid two orders always go together: C
 for pixels and blocks, and F for both. The simpler one is ranked first then.
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from csrecon.errors import InputError
 from csrecon.evaluation import heldout
 from csrecon.evaluation.heldout import HoldoutOptions, Reconstruct
+from csrecon.reconstructors import calibration
 from csrecon.sensing import lab
 from csrecon.sensing.lab import Arrangement, Order
 from csrecon.sensing.measurement import Measurement
@@ -31,6 +32,7 @@ ORDERS: tuple[tuple[Order, Order], ...] = (("C", "C"), ("F", "C"), ("C", "F"), (
 """Pixel order and block order."""
 
 _USUAL = 0.4  # level of a photograph
+_DARK, _BRIGHT = 0.02, 0.95  # levels of hardly any
 _SAME = 0.3  # dB that do not tell two orders apart
 _MOST_BLOCKS = 400  # of an image; of a larger one, a square in its middle is tried
 
@@ -68,7 +70,8 @@ def rank(
 
     Args:
         values, phi, shape, block: as in lab.measurement.
-        given: what is known: layout, positions, differential, noise. A gain other than 1 is kept.
+        given: what is known: layout, positions, differential, noise. A gain other than 1 is kept,
+            and `auto` is estimated in every order.
         reconstruct: a network; the better it knows such images, the surer the result.
         watch: is told how many of how many orders are done.
 
@@ -82,7 +85,7 @@ def rank(
         watch(done, len(ORDERS))
         order = replace(given, pixel_order=pixels, block_order=blocks)
         try:
-            m, _ = lab.measurement(values, phi, shape, order, block)
+            m, _ = lab.measurement(values, phi, shape, order, block, estimator=calibration.estimate)
         except InputError as error:
             refused = error
             continue
@@ -110,7 +113,7 @@ def rank(
 
 
 def gain(m: Measurement) -> float:
-    """The gain of GAINS with which the level of the image is the most usual.
+    """The gain of GAINS with which the level of the image is the most usual, else any other.
 
     Raises:
         InputError: the values are zero.
@@ -124,8 +127,12 @@ def gain(m: Measurement) -> float:
     level = float((values @ white).mean() / white.square().sum().clamp(min=1e-20))
     if not bool(values.any()):
         raise InputError("the values are all zero: no order can be found.")
-    fitting = [one for one in GAINS if level / one > 0]
-    return min(fitting or [1.0], key=lambda one: abs(math.log(abs(level / one) / _USUAL)))
+    if level == 0:
+        return 1.0
+    fitting = [one for one in GAINS if _DARK < level / one < _BRIGHT]
+    if not fitting:
+        return level / _USUAL
+    return min(fitting, key=lambda one: abs(math.log(level / one / _USUAL)))
 
 
 def _part(m: Measurement) -> Measurement:
