@@ -99,7 +99,7 @@ def check(
     true = -10 * math.log10(float(error.square().mean()))
     found = heldout.check(m, image, reconstruct, heldout.HoldoutOptions(folds))
     assert isinstance(m.operator, BlockOperator)
-    sigma = uncertainty.deviation(found, image, m.operator)[0, 0]
+    sigma = uncertainty.deviation(found, m.operator)[0, 0]
     row.errors.append(found.psnr - true)
     row.told.append(found.error)
     within = (error.abs() / sigma).numpy()

@@ -142,7 +142,7 @@ def test_missing_blocks_do_not_count() -> None:
     assert there is not None
     true = (linear(some)[0, 0] - torch.from_numpy(image)).square()[there].mean()
     assert found.psnr == pytest.approx(-10 * math.log10(float(true)), abs=3 * found.error + 0.3)
-    sigma = uncertainty.deviation(found, linear(some), masked)
+    sigma = uncertainty.deviation(found, masked)
     assert torch.equal(torch.isnan(sigma[0, 0]), ~there)
 
 
@@ -154,11 +154,11 @@ def test_deviation_has_the_size_of_the_error() -> None:
     made = linear(m)
     found = heldout.check(m, made, linear, HoldoutOptions(folds=6))
     assert isinstance(m.operator, BlockOperator)
-    sigma = uncertainty.deviation(found, made, m.operator)
+    sigma = uncertainty.deviation(found, m.operator)
     assert float(sigma.square().mean()) == pytest.approx(10 ** (-found.psnr / 10), rel=0.05)
     assert float(sigma[..., 64:, :].mean()) > 5 * float(sigma[..., :64, :].mean())
     with pytest.raises(UsageError, match="two samples"):
-        uncertainty.deviation(heldout.check(m, made, linear, HoldoutOptions(1)), made, m.operator)
+        uncertainty.deviation(checked(m, 1), m.operator)
 
 
 def test_colours_have_the_weights_of_the_picture() -> None:

@@ -271,9 +271,7 @@ class _Work:
             trust.notice(checked, str(task.source))
             trusted = trust.facts(checked)
             if self.trusted.uncertainty:
-                trust.write_maps(
-                    self.trusted, checked, measured, made.planes, upright, self.overwrite
-                )
+                trust.write_maps(self.trusted, checked, measured, upright, self.overwrite)
         pixels = _turned(upright, self.rotate)
         mask = measured.operator.observed()
         observed = None if mask is None else _turned(mask.numpy(), self.rotate)

@@ -153,7 +153,6 @@ def write_maps(
     options: TrustOptions,
     checked: "Check",
     m: "Measurement",
-    planes: "Tensor",
     shown: "NDArray[Any]",
     overwrite: bool,
 ) -> None:
@@ -161,7 +160,7 @@ def write_maps(
 
     Args:
         options: with `uncertainty`.
-        checked, m, planes: the check of the reconstruction (C, 1, H, W) of m.
+        checked, m: the check of the reconstruction of m.
         shown: the reconstruction as it is written, (H, W) or (H, W, 3).
         overwrite: replace existing files.
     """
@@ -173,7 +172,7 @@ def write_maps(
 
     target, picture = options.outputs(many=False)
     assert isinstance(m.operator, BlockOperator)
-    sigma = uncertainty.deviation(checked, planes, m.operator)
+    sigma = uncertainty.deviation(checked, m.operator)
     weights = images.error_weights(m.format.color)
     pixels = sum(w * plane.square() for w, plane in zip(weights, sigma[:, 0], strict=True))
     deviation = np.sqrt(pixels.numpy())

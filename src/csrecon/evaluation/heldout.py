@@ -81,7 +81,8 @@ class Check:
         folds, held_out: reconstructions, and rows held out in each.
         mse: estimated mean squared error of every block, (gh, gw); NaN where it was not measured.
         ordered: whether the rows are the important ones: the error is then overestimated.
-        images: the reconstructions from fewer rows, each (C, 1, H, W).
+        image: the reconstruction that was checked, (C, 1, H, W).
+        images: those from fewer rows, each (C, 1, H, W).
     """
 
     psnr: float
@@ -91,6 +92,7 @@ class Check:
     held_out: int
     mse: Tensor
     ordered: bool
+    image: Tensor = field(repr=False)
     images: list[Tensor] = field(repr=False)
 
     @property
@@ -169,6 +171,7 @@ def check(
         held_out=len(held[0]),
         mse=mse.float(),
         ordered=_captured(operator) > _ORDERED,
+        image=image,
         images=images,
     )
 

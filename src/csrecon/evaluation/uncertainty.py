@@ -25,12 +25,11 @@ _PRIOR = 20.0  # held-out values of a block that weigh as much as the ratio of t
 _FLOOR = 0.02  # of the mean of v: least v of a pixel
 
 
-def deviation(checked: Check, image: Tensor, operator: BlockOperator) -> Tensor:
+def deviation(checked: Check, operator: BlockOperator) -> Tensor:
     """Standard deviation σ of every pixel, (C, 1, H, W); NaN in blocks that were not measured.
 
     Args:
         checked: the check of the image, of at least two folds.
-        image: the reconstruction from all rows, (C, 1, H, W).
         operator: that measured it.
 
     Raises:
@@ -38,6 +37,7 @@ def deviation(checked: Check, image: Tensor, operator: BlockOperator) -> Tensor:
     """
     if checked.folds < 2:
         raise UsageError("the uncertainty of a pixel needs at least two samples.")
+    image = checked.image
     moved = torch.stack([(x - image).square() for x in checked.images]).mean(dim=0)
     v = _smoothed(moved)
     v = v + _FLOOR * v.mean()
