@@ -39,10 +39,11 @@ from csrecon.training.prediction import Prediction
 SIDE, BLOCK = 132, 33
 MEASURED = 20
 CAMERA = 7  # seed of Φ
-WORDS = (
+_WORDS = (
     "the of measured rows image noise block and sparse random camera light each signal network "
     "which pixel basis trained pattern error small layer recovers sampling is a to by in as from"
-).split()
+)
+WORDS = _WORDS.split()
 Plane = NDArray[np.float32]
 
 
@@ -87,7 +88,7 @@ def cells(index: int, _: Path | None) -> Plane:
             away = (row[near] - place[0]) ** 2 + (column[near] - place[1]) ** 2
             plane[near] = np.maximum(plane[near], 0.5 * np.exp(-away / 1.2))
             angle += draw.normal(0, 0.12)
-            place = place + [np.sin(angle), np.cos(angle)]
+            place += np.array([np.sin(angle), np.cos(angle)])
     return plane.clip(0, 1).astype(np.float32)
 
 
@@ -240,7 +241,7 @@ def main() -> None:
         "on the measured images",
         "estimated on these",
     )
-    print(Table(header, rows, left=1).markdown(), end="")  # noqa: T201
+    print(Table(header, rows, left=1).markdown(), end="")
 
 
 if __name__ == "__main__":

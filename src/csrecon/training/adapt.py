@@ -128,7 +128,7 @@ class Adaptation:
         self._draw = torch.Generator().manual_seed(options.seed)
         self._base: list[tuple[Tensor, Tensor]] = []
         self.step, self.seconds = 0, 0.0
-        self.best_gain, self._rounds, self._stale = 0.0, 0, 0
+        self.best_gain, self.rounds, self._stale = 0.0, 0, 0
 
     @property
     def progress(self) -> float:
@@ -157,8 +157,8 @@ class Adaptation:
             self.seconds += time.perf_counter() - began
             began = time.perf_counter()
             due = int(self.progress * self.options.rounds)
-            if due > self._rounds:
-                self._rounds = due
+            if due > self.rounds:
+                self.rounds = due
                 self._choose()
                 self.seconds += time.perf_counter() - began
                 began = time.perf_counter()
@@ -202,8 +202,9 @@ class Adaptation:
         return gain.estimate(
             [
                 gain.Errors(
-                    *(torch.cat(part) for part in zip(*pairs, strict=True)),
-                    noise=self._divided[index].training.noise ** 2,
+                    torch.cat([before for before, _ in pairs]),
+                    torch.cat([after for _, after in pairs]),
+                    self._divided[index].training.noise ** 2,
                 )
                 for index, pairs in of_image.items()
             ]
@@ -234,7 +235,7 @@ class Adaptation:
             "best": self._best,
             "optimizer": self._optimizer.state_dict(),
             "draw": self._draw.get_state(),
-            "numbers": [self.step, self.seconds, self.best_gain, self._rounds, self._stale],
+            "numbers": [self.step, self.seconds, self.best_gain, self.rounds, self._stale],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -255,7 +256,7 @@ class Adaptation:
         except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
             raise ModelError(f"the checkpoint does not fit this network ({error}).") from error
         self.step, self.seconds = int(step), float(seconds)
-        self.best_gain, self._rounds, self._stale = float(best), int(rounds), int(stale)
+        self.best_gain, self.rounds, self._stale = float(best), int(rounds), int(stale)
 
 
 def _divided(

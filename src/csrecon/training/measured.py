@@ -155,10 +155,9 @@ def squares(m: Measurement, image: Tensor) -> Tensor:
     """Squared differences between A x and y, (C, blocks, m), of the measured blocks."""
     operator = m.operator
     assert isinstance(operator, BlockOperator)
-    found = (operator(image) - m.y).square()
-    if operator.present is None:
-        return found.flatten(1, 2)
-    return found[:, operator.present > 0]
+    found: Tensor = (operator(image) - m.y).square()
+    every = found.flatten(1, 2)
+    return every if operator.present is None else every[:, operator.present.flatten() > 0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,6 +199,6 @@ def cases(divided: Sequence[Divided], pixels: int, most: int, seed: int) -> list
             if turn < len(places[index]):
                 one, corner = divided[index], places[index][turn]
                 size = one.size(pixels)
-                parts = (crop(m, corner, size) for m in (one.training, one.held))
-                found.append(Case(index, *parts, chosen=one.chosen))
+                training, held = (crop(m, corner, size) for m in (one.training, one.held))
+                found.append(Case(index, training, held, one.chosen))
     return found[:most]
