@@ -182,7 +182,8 @@ def compared(
     camera = BlockOperator(phi, (SIDE, SIDE), (BLOCK, BLOCK))
     values = [Measurement(camera, camera(torch.from_numpy(plane)[None, None])) for plane in planes]
     options = AdaptOptions(
-        max_seconds=given.max_time,
+        max_seconds=None if given.steps else given.max_time,
+        steps=given.steps,
         patience=10,
         learning_rate=given.learning_rate,
         equivariance=given.equivariance,
@@ -218,6 +219,7 @@ def main() -> None:
     parser.add_argument("--ratios", nargs="+", type=float, default=[0.25, 0.5])
     parser.add_argument("--model", default="rcoast")
     parser.add_argument("--max-time", type=float, default=90, help="seconds of every run")
+    parser.add_argument("--steps", type=int, help="of every run, instead of --max-time")
     parser.add_argument("--test", type=int, default=10, help="images for the test")
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--equivariance", type=float, default=0.0)

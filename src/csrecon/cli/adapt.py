@@ -71,8 +71,8 @@ def adapt(
     steps: Annotated[
         int | None, typer.Option(help="Length in steps; the result is then reproducible.", min=1)
     ] = None,
-    seed: Annotated[
-        int, typer.Option("--train-seed", help="Seed of rows, crops and splits.", min=0)
+    train_seed: Annotated[
+        int, typer.Option(help="Seed of rows, crops and splits.", min=0)
     ] = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Write the result even without a sure gain.")
@@ -115,7 +115,7 @@ def adapt(
     from csrecon.training import adapted
 
     parse.shape(laboratory.shape)
-    options = _options(layers, loss, equivariance, max_time, steps, seed)
+    options = _options(layers, loss, equivariance, max_time, steps, train_seed)
     where = adapted.Output(output, resume, overwrite, force)
     where.check()
     sources, _ = batch.expand(measurements, batch.measurements_in)
