@@ -100,13 +100,13 @@ def run(network: Unfolding, given: list[Measurement], options: AdaptOptions) -> 
 
 
 def test_the_image_gains_what_is_estimated(network: Unfolding) -> None:
-    options = AdaptOptions(steps=60, max_seconds=None, crop=48, learning_rate=3e-3, rounds=4)
+    options = AdaptOptions(steps=40, max_seconds=None, crop=48, learning_rate=3e-3, rounds=4)
     before = weights(network)
     found = adapt(network, values(4), options, SETUP)
     assert all(map(torch.equal, before, weights(network)))  # it is not changed
     assert found.gain.sure
     assert found.gain.after < found.gain.before
-    assert found.steps == 60
+    assert found.steps == 40
     seen = psnr(found.network, range(4)) - psnr(network, range(4))
     unseen = psnr(found.network, range(10, 14)) - psnr(network, range(10, 14))
     assert seen > 0.3
@@ -331,14 +331,12 @@ def test_what_weights_were_made_from(network: Unfolding, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("level", [0.0, 0.5])
-def test_constant_images_give_no_sure_gain(network: Unfolding, level: float) -> None:
-    """A dark scene tells nothing; of a gray one the error is at most told as it is."""
+def test_constant_images(network: Unfolding, level: float) -> None:
+    """A dark or a gray scene has an error like any other, and nothing becomes infinite."""
     flat = csrecon.sample(np.full((48, 48), level, np.float32), 0.4, block=16)
     found = adapt(network, [flat], SHORT, SETUP)
     assert math.isfinite(found.gain.db)
-    assert found.gain.sure == (found.gain.db > 2 * found.gain.error)
-    if not level:
-        assert not found.gain.sure
+    assert found.gain.sure == (found.gain.db > max(0.01, 2 * found.gain.error))
 
 
 # --- Bad input ---
@@ -422,7 +420,7 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
         ([*COMMAND, "--layers", "first"], 2, "layers"),
         ([*COMMAND, "--max-time", "soon"], 2, "90s"),
         ([*COMMAND, "--model", "tv"], 2, "classical solver"),
-        ([*COMMAND, "--model", "istanet-plus"], 2, "per-ratio"),
+        ([*COMMAND, "--model", "istanet-plus-original"], 2, "per-ratio"),
         ([*COMMAND, "-o", "mine.pt"], 2, "ends in"),
         ([*COMMAND, "-o", "tiny.safetensors", "--overwrite"], 2, "is an input"),
         ([*COMMAND, "--resume"], 3, "no such file"),
@@ -436,18 +434,16 @@ def test_bad_commands(folder: Path, tmp_path: Path, arguments, code, message) ->
     y[0, 0, 0] = np.nan
     np.save("nan.npy", y)
     Path("nan.json").write_text((folder / "0.json").read_text())
-    result = CliRunner().invoke(app, arguments)
+    result = CliRunner().invoke(app, [*arguments, "--steps", "1"])
     assert result.exit_code == code, result.output
     assert message in result.stderr
     assert not any(path.name.startswith("mine") for path in tmp_path.iterdir())
 
 
-def test_no_gain_exits_with_7(folder: Path, tmp_path: Path) -> None:
-    still = tmp_path / "dark.npz"
-    native.save(csrecon.sample(np.zeros((66, 66), np.float32), 0.3), still)
-    result = CliRunner().invoke(
-        app, ["adapt", str(still), *COMMAND[2:], "--steps", "2", "--device", "cpu"]
-    )
+def test_no_gain_exits_with_7(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(gain, "_LEAST", 100.0)
+    given = ["adapt", "values/0.npy", *COMMAND[2:], "--steps", "2", "--device", "cpu"]
+    result = CliRunner().invoke(app, given)
     assert result.exit_code == 7, result.output
     assert "Nothing was written" in result.stderr
     assert "one measurement" in result.stderr
@@ -456,7 +452,7 @@ def test_no_gain_exits_with_7(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_signal_ends_a_whole_step_and_the_run_continues(folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "csrecon", *COMMAND, "--steps", "200", "--threads", "1"]
+    command = [sys.executable, "-m", "csrecon", *COMMAND, "--steps", "60", "--threads", "1"]
     process = subprocess.Popen([*command, "--force"], stderr=subprocess.PIPE, text=True)
     state = tmp_path / "mine.safetensors.adapting"
     while not (state / "checkpoint.pt").exists():

@@ -71,9 +71,7 @@ def adapt(
     steps: Annotated[
         int | None, typer.Option(help="Length in steps; the result is then reproducible.", min=1)
     ] = None,
-    train_seed: Annotated[
-        int, typer.Option(help="Seed of rows, crops and splits.", min=0)
-    ] = 0,
+    train_seed: Annotated[int, typer.Option(help="Seed of rows, crops and splits.", min=0)] = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Write the result even without a sure gain.")
     ] = False,

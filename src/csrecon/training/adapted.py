@@ -160,8 +160,8 @@ class AdaptRun:
             self.output.state.rmdir()
         if not (found.gain.sure or self.output.force):
             raise CheckError(
-                f"no gain: {found.gain} on held-out rows after {found.steps} steps, and at least "
-                "two standard errors are expected. Nothing was written. Give more measurements or "
+                f"no sure gain: {found.gain} on held-out rows after {found.steps} steps, and more "
+                "than two standard errors are expected. Nothing was written. Give more measurements or "
                 "a longer --max-time; --force writes the result nevertheless."
             )
         return found

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 _UNSEEN = 1e-6  # mean squared error, 60 dB, below which nobody sees a difference
-_SURE = 2.0  # standard errors
+_SURE, _LEAST = 2.0, 0.01  # standard errors and dB that a gain has to exceed
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Gain:
 
     @property
     def sure(self) -> bool:
-        """Whether the gain exceeds two standard errors."""
-        return self.db > _SURE * self.error
+        """Whether the gain exceeds two standard errors, and 0.01 dB."""
+        return self.db > max(_LEAST, _SURE * self.error)
 
     def __str__(self) -> str:
         """`0.70 ± 0.05 dB`."""
