@@ -116,7 +116,7 @@ class Adaptation:
         self._divided = _divided(measurements, names, options.seed)
         self._cases = measured.cases(self._divided, options.crop, _JUDGED, options.seed)
         self._objective = objective(self._divided, options, self.setup)
-        self.network = _trainable(network, options.layers).to(self.setup.device)
+        self.network = _trainable(network, options.layers, self.setup.device)
         self._judge = copy.deepcopy(network).eval()
         self._average = Average(self.network, _DECAY)
         self._best = self._average_now()
@@ -149,8 +149,8 @@ class Adaptation:
         Raises:
             CheckError: the loss became NaN or infinite; the weights are those before the step.
         """
-        began = time.perf_counter()
         self._judge_base()
+        began = time.perf_counter()
         while not self.finished:
             loss = self._train()
             self.step += 1
@@ -286,7 +286,7 @@ def _divided(
     return found
 
 
-def _trainable(network: Unfolding, layers: str) -> Unfolding:
+def _trainable(network: Unfolding, layers: str, device: torch.device) -> Unfolding:
     """A copy in training mode, the weights outside the chosen layers fixed."""
     made = copy.deepcopy(network).train()
     for name, parameter in made.named_parameters():
@@ -295,6 +295,7 @@ def _trainable(network: Unfolding, layers: str) -> Unfolding:
     for block in made.blocks:
         assert isinstance(block, ProxBlock)
         block.penalised = False
+    made.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return made
 
 

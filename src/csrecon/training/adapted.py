@@ -160,9 +160,9 @@ class AdaptRun:
             self.output.state.rmdir()
         if not (found.gain.sure or self.output.force):
             raise CheckError(
-                f"no sure gain: {found.gain} on held-out rows after {found.steps} steps, and more "
-                "than two standard errors are expected. Nothing was written. Give more measurements or "
-                "a longer --max-time; --force writes the result nevertheless."
+                f"no sure gain: {found.gain} on held-out rows after {found.steps} steps; expected "
+                "more than two standard errors. Nothing was written. Give more measurements or a "
+                "longer --max-time, or write the result all the same with --force."
             )
         return found
 
