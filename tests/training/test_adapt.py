@@ -452,7 +452,7 @@ def test_no_gain_exits_with_7(folder: Path, tmp_path: Path, monkeypatch) -> None
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_signal_ends_a_whole_step_and_the_run_continues(folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "csrecon", *COMMAND, "--steps", "60", "--threads", "1"]
+    command = [sys.executable, "-m", "csrecon", *COMMAND, "--steps", "24", "--threads", "1"]
     process = subprocess.Popen([*command, "--force"], stderr=subprocess.PIPE, text=True)
     state = tmp_path / "mine.safetensors.adapting"
     while not (state / "checkpoint.pt").exists():
