@@ -269,7 +269,7 @@ def costly(words):
     """Whether a command takes minutes or more, or asks the network."""
     if words[0] == "train":
         return not any(word.startswith("steps=") for word in words)
-    return words[0] == "bench" or "download" in words
+    return words[0] in ("adapt", "bench") or "download" in words
 
 
 def stand_in(outputs):

@@ -7,6 +7,7 @@ import typer
 
 from csrecon._version import __version__
 from csrecon.cli import (
+    adapt,
     bench,
     bring,
     calibrate,
@@ -50,6 +51,7 @@ app.add(compare.compare)
 app.add(bench.bench)
 app.add(plot.plot)
 app.add(train.train)
+app.add(adapt.adapt)
 app.add_typer(models.app)
 app.add_typer(data.app)
 app.add(doctor.doctor)

@@ -47,6 +47,18 @@ def expand(
     return list({place(path): path for path in reversed(found)}.values())[::-1], many
 
 
+def measurements_in(folder: Path) -> list[Path]:
+    """The measurement files of a folder."""
+    from csrecon.io import folders, pairs
+    from csrecon.sensing.native import SUFFIXES
+
+    pairs.finish_all(folder, ".json")
+    found = folders.listed(folder, SUFFIXES)
+    if not found:
+        raise InputError(f"{folder}: no measurement in it (looked for {', '.join(SUFFIXES)}).")
+    return found
+
+
 def _places() -> Callable[[Path], tuple[str, str]]:
     """The function path -> true folder and name: equal for one name, not for two links."""
     folder = functools.cache(os.path.realpath)

@@ -94,3 +94,11 @@ def lpips(text: str) -> bool:
             f"--metrics {text!r}: expected psnr,ssim (always computed) or psnr,ssim,lpips."
         )
     return "lpips" in asked
+
+
+def seconds(text: str) -> float:
+    """`90s`, `25m` or `2h` -> seconds."""
+    match = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)([smh])", text)
+    if not match or float(match[1]) == 0:
+        raise UsageError(f"--max-time {text!r}: expected 90s, 25m or 2h.")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]

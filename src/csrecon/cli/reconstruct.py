@@ -11,7 +11,7 @@ import typer
 from csrecon import _default
 from csrecon.cli import batch, lab, parse, torchrun, trust
 from csrecon.cli.command import Device, Json, Overwrite, Precision, Tile, progress, say, say_json
-from csrecon.errors import InputError, UsageError
+from csrecon.errors import UsageError
 
 _NATIVE = lab.LabOptions()
 _UNCHECKED = trust.TrustOptions()
@@ -96,7 +96,7 @@ def reconstruct(
     parse.shape(laboratory.shape)
     if rotate % 90 or not 0 <= rotate < 360:
         raise UsageError(f"--rotate {rotate}: expected 0, 90, 180 or 270.")
-    sources, many = batch.expand(measurements, _measurements_in)
+    sources, many = batch.expand(measurements, batch.measurements_in)
     tasks = batch.plan(
         sources,
         many,
@@ -325,17 +325,6 @@ def _turned(pixels: "NDArray[Any]", degrees: int) -> "NDArray[Any]":
     import numpy as np
 
     return np.ascontiguousarray(np.rot90(pixels, -degrees // 90))
-
-
-def _measurements_in(folder: Path) -> list[Path]:
-    from csrecon.io import folders, pairs
-    from csrecon.sensing.native import SUFFIXES
-
-    pairs.finish_all(folder, ".json")
-    found = folders.listed(folder, SUFFIXES)
-    if not found:
-        raise InputError(f"{folder}: no measurement in it (looked for {', '.join(SUFFIXES)}).")
-    return found
 
 
 def _shown(iterates: "Iterator[Step]", name: str) -> "Iterator[Step]":

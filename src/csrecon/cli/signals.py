@@ -79,3 +79,11 @@ def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     finally:
         for number, before in previous.items():
             signal.signal(number, before)
+
+
+@contextmanager
+def collected() -> Iterator[list[int]]:
+    """Collect the signals that end a command, so that a step is never cut in two."""
+    caught: list[int] = []
+    with handled(lambda number, _: caught.append(number)):
+        yield caught

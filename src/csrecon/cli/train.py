@@ -1,16 +1,12 @@
 """`csrecon train`: run a recipe, or continue a run."""
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from csrecon.cli import torchrun
+from csrecon.cli import parse, signals, torchrun
 from csrecon.cli.command import DataDir, Device, Json, SignalError, progress, say, say_json
-from csrecon.cli.signals import handled
 from csrecon.errors import UsageError
 
 if TYPE_CHECKING:
@@ -94,7 +90,7 @@ def train(
     if data:
         sets = plan.data.model_copy(update={"sets": tuple(data)})
         plan = plan.model_copy(update={"data": sets})
-    seconds = _seconds(max_time)
+    seconds = parse.seconds(max_time) if max_time is not None else None
     if fit and seconds is None:
         raise UsageError("--fit needs --max-time.")
     paths = [path for source in plan.data.sets for path in datasets.images(source, data_dir)]
@@ -123,7 +119,7 @@ def train(
 
 def _carry_out(run: "Run") -> tuple[dict[str, Any], list[int]]:
     """Train to the end or to a signal; return the results and the received signals."""
-    with _signals() as caught, progress() as bar:
+    with signals.collected() as caught, progress() as bar:
         task = bar.add_task("training", total=100)
         for step in run.steps(stop=lambda: bool(caught)):
             bar.update(
@@ -159,20 +155,3 @@ def _setting(text: str) -> tuple[str, str]:
     if not separator:
         raise UsageError(f"--set {text!r}: expected key=value.")
     return name, value
-
-
-def _seconds(text: str | None) -> float | None:
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)([smh])", text)
-    if not match or float(match[1]) == 0:
-        raise UsageError(f"--max-time {text!r}: expected 90s, 25m or 2h.")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect the signals that end a command, so that a step is never cut in two."""
-    caught: list[int] = []
-    with handled(lambda number, _: caught.append(number)):
-        yield caught

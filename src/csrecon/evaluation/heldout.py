@@ -25,7 +25,7 @@ validation); Stein, Ann. Stat. 1981, with the divergence by Ramani et al., IEEE 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -137,7 +137,7 @@ def check(
     of_row: list[Tensor] = []  # unseen error by every held-out row alone
     for rows in held:
         others = _others(operator, rows)
-        fewer = _of_rows(whole, others)
+        fewer = of_rows(whole, others)
         x = reconstruct(fewer)
         residual = (operator(x) - whole.y).double()
         squares = residual[..., rows].square().mean(dim=-1)
@@ -170,7 +170,7 @@ def check(
         folds=len(held),
         held_out=len(held[0]),
         mse=mse.float(),
-        ordered=_captured(operator) > _ORDERED,
+        ordered=is_ordered(operator),
         image=image,
         images=images,
     )
@@ -191,7 +191,7 @@ def unpredicted(
     whole, operator = _prepared(m)
     found = torch.zeros(2, *operator.grid).double()
     for rows in _folds(operator, options):
-        fewer = _of_rows(whole, _others(operator, rows))
+        fewer = of_rows(whole, _others(operator, rows))
         x = reconstruct(fewer)
         missed = (operator(x) - whole.y).double()[..., rows].square().mean(dim=-1)
         found += torch.stack([missed.sum(dim=0), _around(whole, x, rows).sum(dim=0)])
@@ -233,10 +233,20 @@ def _variance(of_block: Tensor, of_row: Tensor) -> float:
     return max(independent, common)
 
 
+def free_rows(operator: BlockOperator) -> Tensor:
+    """The rows of an orthonormal Φ that may be held out, (K,): those that do not see the mean."""
+    ones = operator.rows(torch.ones(operator.n)) / math.sqrt(operator.n)
+    return torch.nonzero(ones.square() < _MEAN).flatten()
+
+
+def is_ordered(operator: BlockOperator) -> bool:
+    """Whether the rows are the important ones, so that held-out rows overestimate an error."""
+    return _captured(operator) > _ORDERED
+
+
 def _folds(operator: BlockOperator, options: HoldoutOptions) -> list[list[int]]:
     """The rows that each fold holds out."""
-    ones = operator.rows(torch.ones(operator.n)) / math.sqrt(operator.n)
-    free = torch.nonzero(ones.square() < _MEAN).flatten()
+    free = free_rows(operator)
     if len(free) < 2:
         raise UsageError(
             f"{operator.m} rows per block, {operator.m - len(free)} of which see the mean: too few "
@@ -249,11 +259,11 @@ def _folds(operator: BlockOperator, options: HoldoutOptions) -> list[list[int]]:
     return [sorted(order[i * count : (i + 1) * count]) for i in range(folds)]
 
 
-def _of_rows(m: Measurement, rows: list[int]) -> Measurement:
-    """The measurement by some of the rows of Φ."""
+def of_rows(m: Measurement, rows: Sequence[int]) -> Measurement:
+    """The measurement by some of the rows of Φ; m is block sampling."""
     assert isinstance(m.operator, BlockOperator)
     operator = m.operator.select(rows).to(m.y.device)
-    return Measurement(operator, m.y[..., rows].contiguous(), m.format, m.noise, m.scale)
+    return Measurement(operator, m.y[..., list(rows)].contiguous(), m.format, m.noise, m.scale)
 
 
 def _unseen(operator: BlockOperator, image: Tensor) -> Tensor:

@@ -190,7 +190,7 @@ def steps(model: Reconstructor, m: Measurement, setup: Setup) -> Iterator[Step]:
     """
     try:
         normalized = m.normalized()
-        _check_scale(normalized)
+        check_scale(normalized)
         yield from _precisely(_prepared(model, setup), normalized, setup)
         return
     except (RuntimeError, MemoryError) as error:
@@ -224,8 +224,8 @@ def _run(model: Reconstructor, m: Measurement, setup: Setup) -> Iterator[Step]:
     return _cast(model.steps(m), setup)
 
 
-def _check_scale(m: Measurement) -> None:
-    """Refuse values that no image in [0, 1] can have: ‖A‖ ≤ 1 implies ‖y‖ ≤ ‖x‖."""
+def check_scale(m: Measurement) -> None:
+    """Raise InputError for normalized values that no image in [0, 1] has: ‖y‖ ≤ ‖x‖ as ‖A‖ ≤ 1."""
     height, width = m.operator.image_shape
     energy = m.y.double().square().flatten(1).sum(1).max()  # of the brightest plane
     brightness = math.sqrt(float(energy) / (height * width))

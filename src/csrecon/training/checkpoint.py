@@ -7,29 +7,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 
 from csrecon.errors import InputError, ModelError, enough_memory
 from csrecon.io import documents, files
-from csrecon.training.recipe import Recipe
 from csrecon.zoo import published
 
 FILE = "checkpoint.pt"
 RECIPE = "recipe.json"
 
 
-def fingerprint(recipe: Recipe) -> str:
-    """Digest of the recipe, which a checkpoint and the run that continues it must share."""
+def fingerprint(recipe: BaseModel) -> str:
+    """Digest of a recipe or other options, which a run shares with what continues it."""
     return hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()
 
 
 def save(
-    folder: Path, recipe: Recipe, state: dict[str, Any], instead_of: Sequence[Path] = ()
+    folder: Path, recipe: BaseModel, state: dict[str, Any], instead_of: Sequence[Path] = ()
 ) -> None:
     """Write the state of a run; the previous checkpoint is replaced once it is complete.
 
     Args:
         folder: of the run.
-        recipe: of the run.
+        recipe: of the run, or the options of another kind of training.
         state: tensors, numbers and lists.
         instead_of: other files of an earlier run, removed once the checkpoint is in place.
 
@@ -45,7 +45,7 @@ def save(
         path.unlink(missing_ok=True)
 
 
-def load(folder: Path, recipe: Recipe) -> dict[str, Any]:
+def load(folder: Path, recipe: BaseModel) -> dict[str, Any]:
     """The state of a run: tensors, numbers and lists only, nothing that could run code.
 
     Raises:
@@ -55,20 +55,20 @@ def load(folder: Path, recipe: Recipe) -> dict[str, Any]:
     path = folder / FILE
     state: dict[str, Any] = published.plain(path)
     if not isinstance(state, dict) or "recipe" not in state:
-        raise InputError(f"{path}: not a checkpoint of csrecon train.")
+        raise InputError(f"{path}: not a checkpoint of csrecon.")
     if state["recipe"] != fingerprint(recipe) and not _is_described(folder, recipe):
         raise ModelError(
-            f"{path}: belongs to a run with another recipe or other --set values; continue it "
-            "with the same, or start a new run with another --out."
+            f"{path}: belongs to a run with another recipe or other options; continue it with "
+            "the same, or start a new run with another output."
         )
     return state
 
 
-def _is_described(folder: Path, recipe: Recipe) -> bool:
+def _is_described(folder: Path, recipe: BaseModel) -> bool:
     """Whether recipe.json beside the checkpoint, maybe of an earlier release, is this recipe."""
     path = folder / RECIPE
     try:
         found = documents.content(path, documents.LARGEST)
-        return Recipe.model_validate_json(found) == recipe
+        return type(recipe).model_validate_json(found) == recipe
     except (InputError, ValueError):
         return False

@@ -20,6 +20,7 @@ from csrecon.runtime import execution
 from csrecon.sensing.measurement import Measurement
 from csrecon.training.data import Patches
 from csrecon.training.muon import Muon
+from csrecon.training.optimiser import Average, annealed, set_rate
 from csrecon.training.recipe import ObjectiveOptions, OptimiserOptions, Recipe
 from csrecon.training.tasks import Task
 
@@ -118,7 +119,7 @@ class Trainer:
         self._scaler = torch.amp.GradScaler(
             device.type, enabled=recipe.optimiser.precision == "fp16"
         )
-        self._average = {k: v.detach().clone() for k, v in network.state_dict().items()}
+        self._average = Average(network, recipe.optimiser.ema)
         self._common = torch.Generator().manual_seed(recipe.seed)
         self._own = torch.Generator().manual_seed(recipe.seed + 1_000_003 * (rank + 1))
         self.task: Task = recipe.task.begin(recipe.seed)
@@ -134,7 +135,7 @@ class Trainer:
 
     def averaged(self) -> dict[str, Tensor]:
         """The state dict of the exponential moving average of the weights."""
-        return {key: value.clone() for key, value in self._average.items()}
+        return {key: value.clone() for key, value in self._average.values.items()}
 
     def own_states(self) -> list[Tensor]:
         """The generator state of every process; every process must call this."""
@@ -149,7 +150,7 @@ class Trainer:
         """The state for `restore`, with the result of `own_states`."""
         return {
             "network": self.network.state_dict(),
-            "average": self._average,
+            "average": self._average.values,
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
             "common": self._common.get_state(),
@@ -178,8 +179,7 @@ class Trainer:
                 f"the checkpoint is of {len(state['own'])} process(es); continue with as many."
             )
         self.network.load_state_dict(state["network"])
-        for key, value in state["average"].items():
-            self._average[key].copy_(value)
+        self._average.load(state["average"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
         self._common.set_state(state["common"])
@@ -193,8 +193,7 @@ class Trainer:
     def learning_rate(self) -> float:
         """The learning rate of the next step: linear warm-up, then a cosine over the progress."""
         options = self.recipe.optimiser
-        first, last = options.learning_rate, options.final_learning_rate
-        curve = last + (first - last) * 0.5 * (1 + math.cos(math.pi * self.progress))
+        curve = annealed(options.learning_rate, options.final_learning_rate, self.progress)
         return curve * min(1.0, (self.step + 1) / max(1, options.warmup))
 
     def _counts(self, cap: int) -> tuple[int, ...]:
@@ -214,8 +213,7 @@ class Trainer:
         while self.progress < 1:
             began = time.perf_counter()
             rate = self.learning_rate()
-            for group in self._optimizer.param_groups:
-                group["lr"] = rate
+            set_rate(self._optimizer, rate)
             camera = self.task.draw(self.step, self._common)
             stage = recipe.stage(self.progress)
             counts = self._counts(stage.cap)
@@ -253,11 +251,7 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.optimiser.clip)
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        # The decay is smaller early on, so that the moving average forgets the initial weights.
-        decay = min(self.recipe.optimiser.ema, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for key, value in self.network.state_dict().items():
-                self._average[key].lerp_(value, 1 - decay)
+        self._average.update(self.network, self.step)
 
 
 def _optimizer(network: nn.Module, options: OptimiserOptions) -> torch.optim.Optimizer:

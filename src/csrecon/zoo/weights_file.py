@@ -15,10 +15,12 @@ from torch import Tensor
 
 from csrecon.errors import ModelError, enough_memory
 from csrecon.io import documents, files
+from csrecon.io.text import printable
 from csrecon.reconstructors.blueprint import Blueprint
 from csrecon.reconstructors.unfolding import Unfolding
 
-_METADATA_KEY = "csrecon"
+_METADATA_KEY, _MADE_FROM = "csrecon", "made_from"
+_LONGEST = 2000  # characters of what a file was made from
 _TYPES = ("F16", "BF16", "F32", "F64")
 
 
@@ -29,12 +31,7 @@ def read_blueprint(path: Path) -> Blueprint:
         InputError: no such file.
         ModelError: not a safetensors file, or one without csrecon's metadata.
     """
-    files.require_file(path)
-    try:
-        with safetensors.safe_open(path, framework="pt") as stream:
-            metadata = stream.metadata() or {}
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: not a readable safetensors file ({error}).") from error
+    metadata = _metadata(path)
     if _METADATA_KEY not in metadata:
         raise ModelError(
             f"{path}: carries no architecture in its metadata (key {_METADATA_KEY!r}), so it "
@@ -48,6 +45,15 @@ def read_blueprint(path: Path) -> Blueprint:
     except pydantic.ValidationError as error:
         faults = documents.faults(error)
         raise ModelError(f"{path}: its metadata do not describe a network: {faults}") from error
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    files.require_file(path)
+    try:
+        with safetensors.safe_open(path, framework="pt") as stream:
+            return stream.metadata() or {}
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: not a readable safetensors file ({error}).") from error
 
 
 def load(path: Path) -> Unfolding:
@@ -108,13 +114,39 @@ def tensors(network: Unfolding) -> dict[str, Tensor]:
     return {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
 
 
-def save(network: Unfolding, blueprint: Blueprint, path: Path, overwrite: bool = False) -> None:
+def read_made_from(path: Path) -> str | None:
+    """What the weights of a file were made from, as `save` was told; None if it was not.
+
+    Raises:
+        InputError: no such file.
+        ModelError: not a safetensors file.
+    """
+    text = _metadata(path).get(_MADE_FROM)
+    return text if text is None else printable(text[:_LONGEST])
+
+
+def save(
+    network: Unfolding,
+    blueprint: Blueprint,
+    path: Path,
+    overwrite: bool = False,
+    made_from: str | None = None,
+) -> None:
     """Write a network's weights with its blueprint as a .safetensors file.
+
+    Args:
+        network, blueprint: the weights, and what they are of.
+        path: of the file.
+        overwrite: replace an existing file.
+        made_from: plain text about what the weights were made from. Nothing depends on it, and
+            readers without this key ignore it.
 
     Raises:
         UsageError: the file exists and `overwrite` is false.
         ResourceError: it cannot be written.
     """
     metadata = {_METADATA_KEY: json.dumps(blueprint.model_dump(mode="json"))}
+    if made_from is not None:
+        metadata[_MADE_FROM] = made_from
     with files.new_files(path, overwrite=overwrite) as (temporary,):
         temporary.write_bytes(to_bytes(tensors(network), metadata))
