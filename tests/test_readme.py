@@ -330,6 +330,17 @@ def test_python_of_the_documents():
     assert len(names["net"].blocks) == 5
 
 
+def test_python_of_the_page_on_trust():
+    """A Φ with a gain in every row costs quality, and calibration gives it back."""
+    (example,) = examples((ROOT / "docs" / "trust.md").read_text(encoding="utf-8"))
+    names = {"image": picture(132, 132)}
+    exec(example, names)
+    fit, true = names["fit"], names["true"]
+    assert fit.better
+    assert np.abs(fit.phi - true).max() < 0.1 * np.abs(names["nominal"] - true).max()
+    assert names["after"].psnr > names["before"].psnr + 1
+
+
 # --- Places ---
 
 

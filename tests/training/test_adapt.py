@@ -328,6 +328,11 @@ def test_what_weights_were_made_from(network: Unfolding, tmp_path: Path) -> None
     assert isinstance(weights_file.load(path), Unfolding)
     weights_file.save(network, BLUEPRINT, plain)
     assert weights_file.read_made_from(plain) is None
+    said = CliRunner().invoke(app, ["models", "info", str(path)]).stdout
+    assert " ".join(text.split()) in " ".join(said.split())
+    facts = json.loads(CliRunner().invoke(app, ["models", "info", str(plain), "--json"]).stdout)
+    assert facts["made_from"] is None
+    assert facts["block"] == BLUEPRINT.block.model_dump(mode="json")
 
 
 @pytest.mark.parametrize("level", [0.0, 0.5])

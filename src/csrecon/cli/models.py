@@ -49,17 +49,23 @@ def list_models(as_json: Json = False) -> None:
 
 
 def info(
-    name: Annotated[str, typer.Argument(help="A name of `csrecon models list`.")],
+    name: Annotated[
+        str, typer.Argument(help="A name of `csrecon models list`, or a .safetensors file.")
+    ],
     as_json: Json = False,
 ) -> None:
-    """Show the card of a model.
+    """Show the card of a model, or what a weights file holds.
 
-    **Example**
+    **Examples**
 
         csrecon models info rcoast
+        csrecon models info mine.safetensors
     """
     from csrecon.zoo import cards, store
 
+    if name.endswith(".safetensors"):
+        _file_info(Path(name), as_json)
+        return
     card = cards.card(name)
     if as_json:
         say_json(card.model_dump(mode="json"))
@@ -96,6 +102,29 @@ def info(
                 ["SSIM", *(f"{ssim:.4f}" for _, (_, ssim) in pairs)],
             ]
             say_table(header, lines)
+
+
+def _file_info(path: Path, as_json: bool) -> None:
+    """Show the blueprint of a weights file, and what its weights were made from."""
+    from csrecon.zoo import weights_file
+
+    blueprint = weights_file.read_blueprint(path)
+    made_from = weights_file.read_made_from(path)
+    if as_json:
+        say_json({**blueprint.model_dump(mode="json"), "made_from": made_from})
+        return
+    low, high = blueprint.trained.ratios
+    facts = {
+        "block": f"{blueprint.block.name} {blueprint.block.options}",
+        "modulation": f"{blueprint.modulation.name} {blueprint.modulation.options or ''}".rstrip(),
+        "start": blueprint.start.name,
+        "schedule": f"iterations {blueprint.recursion.schedule}",
+        "trained": f"IPL 1..{blueprint.trained.ipl}, ratios {low:g}..{high:g}",
+        "allowed": f"IPL 1..{blueprint.trained.max_ipl}",
+        "made from": made_from or "not recorded",
+    }
+    for key, value in facts.items():
+        say(f"{key:<13}{value}")
 
 
 def _state(name: str) -> str:
