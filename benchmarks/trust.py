@@ -149,7 +149,7 @@ def draw(rows: dict[tuple[str, float], Row], path: Path) -> None:
         lines.append(Curve(f"{kind}, {100 * ratio:g} %", points))
     ends = [min(p[0] for line in lines for p in line.points), max(p[0] for p in lines[0].points)]
     lines.append(Curve("equal", [(end, end) for end in ends], None, "dashed"))
-    curves(lines, path.with_suffix(""), "σ", "RMS error", True, overwrite=True)
+    curves(lines, path.with_suffix(""), "σ", "RMS error", overwrite=True)
 
 
 def written(m: Measurement, order: tuple[str, str]) -> tuple[np.ndarray, Phi]:
