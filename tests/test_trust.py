@@ -51,6 +51,19 @@ def test_check_and_uncertainty(here):
     assert "±" in said
 
 
+def test_compare_has_a_panel_of_the_uncertainty(here):
+    asked = ("compare", "img.png", "--ratio", "0.3", "--model", "rista@1", "--seed", "1")
+    run(*asked, "-o", "plain.png")
+    facts = json.loads(run(*asked, "--uncertainty", "2", "-o", "sure.png", "--json").stdout)
+    (found,) = facts["results"]
+    assert abs(found["estimated_psnr"] - found["psnr"]) < 3 * found["estimated_psnr_error"] + 1
+    with Image.open("plain.png") as plain, Image.open("sure.png") as sure:
+        assert sure.height > plain.height + 200
+    assert "at least 2" in run(*asked, "--uncertainty", "1", "-o", "one.png", code=2).stderr
+    film = run(*asked, "--film", "--uncertainty", "2", "-o", "film.png", code=2)
+    assert "--film" in film.stderr
+
+
 def test_refusals_come_before_work(here):
     run("sample", "img.png", "--ratio", "0.3", "-o", "y.npy")
     (here / "sigma.png").write_bytes(b"mine")

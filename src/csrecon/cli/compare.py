@@ -40,6 +40,16 @@ def compare(
         str | None,
         typer.Option(help="The enlarged square: row,column,side.  [most detail]", metavar="SQUARE"),
     ] = None,
+    uncertainty: Annotated[
+        int,
+        typer.Option(
+            help="Also draw the standard deviation of every pixel, estimated without the original "
+            "from so many reconstructions with fewer rows, at least 2.",
+            min=0,
+            max=100,
+            metavar="SAMPLES",
+        ),
+    ] = 0,
     seed: Seed = 0,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -58,6 +68,7 @@ def compare(
 
         csrecon compare img.png --ratio 0.1 --model rcoast@1 --model rcoast@6 --model tv
         csrecon compare img.png --film --model rcoast@4 -o film.png
+        csrecon compare img.png --ratio 0.25 --model rcoast --uncertainty 8 -o sure.png
     """
     from csrecon import api
     from csrecon.evaluation import compare as comparing
@@ -73,6 +84,12 @@ def compare(
     entries = [comparing.Entry(name, ipl) for name, ipl in named]
     if film and len(entries) > 1:
         raise UsageError("--film shows one model: give one --model.")
+    if uncertainty == 1 or (film and uncertainty):
+        raise UsageError(
+            "--uncertainty 1: a standard deviation needs at least 2 samples."
+            if uncertainty == 1
+            else "--film shows iterates: leave out --uncertainty."
+        )
     picture = images.read(image)
     measured = api.sample(picture, ratio=ratio, seed=seed)
     shown = comparing.original(picture)
@@ -86,7 +103,7 @@ def compare(
         if film:
             outcomes = comparing.film(picture, measured, entries[0], setup, watch, _FILM_COLUMNS)
         else:
-            outcomes = comparing.compare(picture, measured, entries, setup, watch)
+            outcomes = comparing.compare(picture, measured, entries, setup, watch, uncertainty)
     title = f"{image.name}: {comparing.title(measured)}"
     panels = [shown, *(outcome.panel() for outcome in outcomes)]
     if film:

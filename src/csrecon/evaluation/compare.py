@@ -5,7 +5,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ from torch import Tensor
 
 from csrecon import metrics, zoo
 from csrecon.errors import UsageError
-from csrecon.evaluation import plot
+from csrecon.evaluation import heldout, plot, uncertainty
 from csrecon.io import images
 from csrecon.io.images import Picture
 from csrecon.metrics import Score
-from csrecon.reconstructors.base import Step
+from csrecon.reconstructors.base import Reconstructor, Step
 from csrecon.runtime import execution
 from csrecon.sensing.measurement import Measurement
+from csrecon.sensing.operators import BlockOperator
 
 Ipl = int | Sequence[int] | None
 
@@ -47,26 +48,41 @@ class Entry:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A reconstruction (H, W), not clipped, with its label, score and seconds."""
+    """A reconstruction (H, W), not clipped, with its label, score and seconds.
+
+    Attributes:
+        check: the estimated error, if it was asked for.
+        sigma: the estimated standard deviation of every pixel, (H, W).
+    """
 
     label: str
     image: NDArray[np.float32]
     score: Score
     seconds: float
+    check: heldout.Check | None = None
+    sigma: NDArray[np.float32] | None = None
 
     def facts(self) -> dict[str, Any]:
-        """Label, score and seconds for JSON."""
-        return {
+        """Label, score, seconds, and the estimated PSNR if there is one, for JSON."""
+        found = {
             "model": self.label,
             "psnr": self.score.psnr,
             "ssim": self.score.ssim,
             "seconds": round(self.seconds, 3),
         }
+        if self.check is not None:
+            found |= {
+                "estimated_psnr": round(self.check.psnr, 3),
+                "estimated_psnr_error": round(self.check.error, 3),
+            }
+        return found
 
     def panel(self) -> plot.Panel:
         """The image under its label and score."""
         title = f"{self.label}\n{self.score.psnr:.2f} dB, SSIM {self.score.ssim:.3f}"
-        return plot.Panel(title, self.image)
+        if self.check is not None:
+            title += f"\nestimated {self.check.psnr:.1f} ± {self.check.error:.1f} dB"
+        return plot.Panel(title, self.image, sigma=self.sigma)
 
 
 Watch = Callable[[Entry, Step], None]
@@ -83,6 +99,7 @@ def compare(
     entries: Sequence[Entry],
     setup: execution.Setup,
     watch: Watch = _silent,
+    samples: int = 0,
 ) -> list[Outcome]:
     """Reconstruct a measurement with several models and score each against the original.
 
@@ -92,9 +109,12 @@ def compare(
         entries: the models.
         setup: device and precision.
         watch: called with every iterate.
+        samples: reconstructions from fewer rows, from which error and standard deviation are
+            estimated as if there were no original; 0 for none.
 
     Raises:
         CsreconError: as in `csrecon.reconstruct`.
+        UsageError: samples of another operator than block sampling, or too few rows.
     """
     names = dict.fromkeys(entry.model for entry in entries)
     networks = {name: zoo.load(name, m.operator.ratio) for name in names}
@@ -104,8 +124,30 @@ def compare(
         began = time.perf_counter()
         for step in execution.steps(network, m, setup):
             watch(entry, step)
-        found.append(_outcome(entry.label, step.image, picture, time.perf_counter() - began))
+        outcome = _outcome(entry.label, step.image, picture, time.perf_counter() - began)
+        if samples:
+            outcome = _checked(outcome, m, step.image.cpu(), network, setup, samples)
+        found.append(outcome)
     return found
+
+
+def _checked(
+    outcome: Outcome,
+    m: Measurement,
+    image: Tensor,
+    network: Reconstructor,
+    setup: execution.Setup,
+    samples: int,
+) -> Outcome:
+    """The outcome with its estimated error and standard deviation."""
+
+    def reconstruct(part: Measurement) -> Tensor:
+        return execution.final(execution.steps(network, part, setup)).image
+
+    check = heldout.check(m, image, reconstruct, heldout.HoldoutOptions(samples))
+    assert isinstance(m.operator, BlockOperator)
+    sigma = uncertainty.deviation(check, m.operator)[0, 0].numpy()
+    return replace(outcome, check=check, sigma=sigma)
 
 
 def film(

@@ -34,11 +34,15 @@ def check_suffix(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Panel:
-    """One image, (H, W) or (H, W, 3) in [0, 1], under a title; `error` draws a heat map."""
+    """One image, (H, W) or (H, W, 3) in [0, 1], under a title; `error` draws a heat map.
+
+    `sigma` is the estimated standard deviation of its pixels, (H, W), for `comparison`.
+    """
 
     title: str
     image: NDArray[np.float32]
     error: bool = False
+    sigma: NDArray[np.float32] | None = None
 
 
 def side_by_side(
@@ -149,7 +153,8 @@ def comparison(
 ) -> None:  # fmt: skip
     """Write images (H, W) in a row, each with its enlarged square, above their |error| maps.
 
-    All maps share one scale: black is 0, bright the largest 99.5 % quantile of the errors.
+    Where panels have a standard deviation, it is drawn below. All maps share one scale: black is
+    0, bright the largest 99.5 % quantile of the errors.
 
     Raises:
         UsageError: another suffix, or the file exists and `overwrite` is false.
@@ -161,23 +166,28 @@ def comparison(
     tall = 3.2 * _slender(original.shape)
     if 3.2 * len(panels) > _LONGEST:
         raise UsageError(f"{len(panels)} images side by side: one figure has room for 180.")
-    figure = Figure(
-        figsize=(3.2 * len(panels), 0.6 + 3.2 + 2 * tall), dpi=100, layout="constrained"
-    )
+    maps = 2 if any(panel.sigma is not None for panel in panels) else 1
+    heights = (tall, 3.2, *[tall] * maps)
+    figure = Figure(figsize=(3.2 * len(panels), 0.6 + sum(heights)), dpi=100, layout="constrained")
     figure.suptitle(printable(title), parse_math=False)
-    axes = figure.subplots(3, len(panels), squeeze=False, height_ratios=(tall, 3.2, tall))
+    axes = figure.subplots(len(heights), len(panels), squeeze=False, height_ratios=heights)
     for axis in axes.ravel():
         axis.axis("off")
     rows, columns = (slice(start, start + zoom.side) for start in (zoom.top, zoom.left))
     gray = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
-    for (whole, part, wrong), panel, error in zip(axes.T, panels, errors, strict=True):
+    heat = {"cmap": "inferno", "vmin": 0, "vmax": top}
+    for column, panel, error in zip(axes.T, panels, errors, strict=True):
+        whole, part, wrong = column[:3]
         _set_title(whole, panel)
         whole.imshow(panel.image, **gray)
         corner = (zoom.left - 0.5, zoom.top - 0.5)
         whole.add_patch(Rectangle(corner, zoom.side, zoom.side, fill=False, color="tab:orange"))
         part.imshow(panel.image[rows, columns], **gray)
-        shown = wrong.imshow(error, cmap="inferno", vmin=0, vmax=top)
-    figure.colorbar(shown, ax=axes[2].tolist(), shrink=0.8, label="|error|")
+        shown = wrong.imshow(error, **heat)
+        if panel.sigma is not None:
+            column[3].imshow(panel.sigma, **heat)
+    for row, label in zip(axes[2:], ("|error|", "estimated σ"), strict=False):
+        figure.colorbar(shown, ax=row.tolist(), shrink=0.8, label=label)
     with files.new_files(path, overwrite=overwrite) as (temporary,):
         _save(figure, temporary)
 
