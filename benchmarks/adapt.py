@@ -30,9 +30,9 @@ from csrecon.io import images
 from csrecon.metrics import score
 from csrecon.reconstructors.unfolding import Unfolding
 from csrecon.runtime import execution
+from csrecon.sensing import parts
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.operators import BlockOperator, make
-from csrecon.training import measured
 from csrecon.training.adapt import Adaptation, Adapted, AdaptOptions
 from csrecon.training.prediction import Prediction
 
@@ -140,7 +140,7 @@ class WithImages(Prediction):
         self._truth = [torch.from_numpy(plane)[None, None] for plane in truth]
 
     def error(
-        self, x: Tensor, m: Measurement, targets: Sequence[int], place: tuple[int, measured.Corner]
+        self, x: Tensor, m: Measurement, targets: Sequence[int], place: tuple[int, parts.Corner]
     ) -> Tensor:
         """The loss of the image of a crop."""
         index, (top, left) = place

@@ -143,7 +143,7 @@ def measure(
 
 def reconstruct(model: Unfolding, m: Measurement, setup: execution.Setup) -> torch.Tensor:
     """csrecon's execution of a reconstruction: the image on the CPU."""
-    return execution.final(execution.steps(model, m, setup)).image
+    return execution.image(model, m, setup)
 
 
 def main() -> None:

@@ -63,7 +63,7 @@ def main() -> None:
     model = execution.at_ipl(csrecon.load(given.model), given.ipl)
 
     def reconstruct(m: Measurement) -> torch.Tensor:
-        return execution.final(execution.steps(model, m, setup)).image
+        return execution.image(model, m, setup)
 
     paths = [
         path

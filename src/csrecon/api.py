@@ -265,14 +265,14 @@ def check(
         ModelError, ResourceError: as in `reconstruct_steps`.
 
     Example:
-        >>> found = csrecon.check(m)
+        >>> found = csrecon.api.check(m)
         >>> print(f"{found.psnr:.1f} ± {found.error:.1f} dB")
     """
     network = zoo.load(model, m.operator.ratio) if isinstance(model, str | Path) else model
-    chosen = setup or execution.choose()
+    chosen, at = setup or execution.choose(), execution.at_ipl(network, ipl)
 
     def reconstructed(part: Measurement) -> Tensor:
-        return execution.final(reconstruct_steps(part, network, ipl, chosen)).image
+        return execution.image(at, part, chosen)
 
     weights = images.error_weights(m.format.color)
     options = heldout.HoldoutOptions(folds)

@@ -23,7 +23,7 @@ from csrecon.io import images
 from csrecon.reconstructors.blueprint import Blueprint
 from csrecon.reconstructors.unfolding import Unfolding
 from csrecon.runtime import execution
-from csrecon.sensing import native
+from csrecon.sensing import native, parts
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.operators import BlockOperator
 from csrecon.training import gain, measured
@@ -199,7 +199,7 @@ def test_rows_are_divided_once() -> None:
 def test_a_crop_is_the_measurement_of_a_piece() -> None:
     x = torch.from_numpy(stripes(0, 50, 60))[None, None]
     whole = csrecon.sample(x[0, 0].numpy(), 0.3, block=16)
-    part = measured.crop(whole, (1, 2), (3, 2))
+    part = parts.crop(whole, (1, 2), (3, 2))
     assert part.operator.image_shape == (34, 28)
     piece = x[..., 16:50, 32:60]
     torch.testing.assert_close(part.operator(piece), part.y)

@@ -14,6 +14,7 @@ from csrecon.cli.command import (
     Overwrite,
     Precision,
     SignalError,
+    Threads,
     progress,
     say,
     say_json,
@@ -81,12 +82,7 @@ def adapt(
     laboratory: lab.LabOptions = _NATIVE,
     device: Device = "auto",
     precision: Precision = "auto",
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=1024, help="CPU threads; 1 leaves the other cores to other work.  [all]"
-        ),
-    ] = None,
+    threads: Threads = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:

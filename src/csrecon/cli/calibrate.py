@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _NOTHING_SAID = lab.LabOptions()
 _FAR = 0.5  # relative change of Φ by no error of a camera
-_KEPT = ("shape", "block", "var", "layout", "pixel_order", "block_order", "positions")
 
 
 def calibrate(
@@ -201,16 +200,17 @@ def _arrays(
 def _next(outputs: list[Path], said: lab.LabOptions, shape: tuple[int, int]) -> str:
     """The command that reconstructs a measurement y.npy of this camera with the fitted Φ."""
     height, width = shape
-    said = replace(said, shape=said.shape or f"{height}x{width}")
-    words = ["csrecon", "reconstruct", "y.npy", "--phi", str(outputs[0])]
-    names = [*_KEPT, *(("gain", "offset") if len(outputs) == 1 else ())]
-    for name in names:
-        value = getattr(said, name)
-        if value != getattr(_NOTHING_SAID, name):
-            words += [f"--{name.replace('_', '-')}", str(value)]
-    words += ["--differential"] if said.differential else []
-    words += ["--calibrate", *map(str, outputs[1:])] if len(outputs) > 1 else []
-    return shlex.join(words)
+    scenes = (outputs[1], outputs[2]) if len(outputs) > 1 else None
+    said = replace(
+        said,
+        phi=str(outputs[0]),
+        seed=None,
+        shape=said.shape or f"{height}x{width}",
+        calibrate=scenes,
+    )
+    if scenes:
+        said = replace(said, gain=_NOTHING_SAID.gain, offset=None)
+    return shlex.join(["csrecon", "reconstruct", "y.npy", *lab.words(said)])
 
 
 def _report(facts: dict[str, Any]) -> None:

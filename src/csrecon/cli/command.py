@@ -47,6 +47,12 @@ DataDir = Annotated[
     Path | None,
     typer.Option(help="Folder of the image sets; else CSRECON_DATA, else the cache."),
 ]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=1024, help="CPU threads; 1 leaves the other cores to other work.  [all]"
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Seed of Φ.", min=0)]
 Kind = Annotated[
     str,

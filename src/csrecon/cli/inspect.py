@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,10 +17,7 @@ from csrecon.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor
-
     from csrecon.evaluation import arrangements
-    from csrecon.sensing.measurement import Measurement
     from csrecon.sensing.operators import Phi
 
 _SHOWN = 500  # arrays, and lines of advice
@@ -99,9 +98,6 @@ def _orders(
     network = api.load(model, phi.shape[0] / phi.shape[1])
     block = (laboratory.block, laboratory.block) if laboratory.block else None
 
-    def reconstruct(m: "Measurement") -> "Tensor":
-        return execution.final(execution.steps(network, m, setup)).image
-
     with progress() as bar:
         task = bar.add_task("orders", total=None)
         return arrangements.rank(
@@ -109,7 +105,7 @@ def _orders(
             phi,
             parse.shape(laboratory.shape),
             laboratory.arrangement(),
-            reconstruct,
+            lambda m: execution.image(network, m, setup),
             block,
             lambda done, total: bar.update(task, completed=done, total=total),
         )
@@ -131,11 +127,6 @@ def _gain(one: "arrangements.Candidate") -> str:
 
     gain = one.arrangement.gain
     return "auto" if gain == "auto" or gain not in arrangements.GAINS else f"{gain:g}"
-
-
-def _unusual(one: "arrangements.Candidate") -> str | None:
-    """The gain that has to be said, if any."""
-    return None if one.arrangement.gain == 1.0 else _gain(one)
 
 
 def _say_orders(orders: "Sequence[arrangements.Candidate]") -> None:
@@ -166,22 +157,11 @@ def _say_orders(orders: "Sequence[arrangements.Candidate]") -> None:
 def _command(file: Path, laboratory: lab.LabOptions, best: "arrangements.Candidate") -> str:
     """The command that reconstructs with an order."""
     found = best.arrangement
-    said = {
-        "--var": laboratory.var,
-        "--phi": laboratory.phi,
-        "--shape": laboratory.shape,
-        "--block": laboratory.block,
-        "--positions": laboratory.positions,
-        "--layout": None if found.layout == "auto" else found.layout,
-        "--pixel-order": None if found.pixel_order == "C" else found.pixel_order,
-        "--block-order": None if found.block_order == "C" else found.block_order,
-        "--gain": laboratory.gain if laboratory.gain != "1" else _unusual(best),
-        "--offset": laboratory.offset,
-        "--noise": laboratory.noise or None,
-    }
-    options = [f" {name} {value}" for name, value in said.items() if value is not None]
-    pairs = " --differential" if laboratory.differential else ""
-    return f"next: csrecon reconstruct {file}{''.join(options)}{pairs} --check"
+    said = replace(laboratory, pixel_order=found.pixel_order, block_order=found.block_order)
+    if laboratory.gain == _NOTHING_SAID.gain:
+        said = replace(said, gain=_gain(best))
+    typed = shlex.join(["csrecon", "reconstruct", str(file), *lab.words(said), "--check"])
+    return f"next: {typed}"
 
 
 def _own(file: Path, phi: str | None, as_json: bool) -> None:

@@ -125,6 +125,19 @@ class LabOptions:
         return [*named, *([self.positions] if self.positions else []), *(self.calibrate or ())]
 
 
+def words(options: LabOptions) -> list[str]:
+    """The options as they are typed, without those that have their default value."""
+    typed: list[str] = []
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if value == field.default:
+            continue
+        typed.append(f"--{field.name.replace('_', '-')}")
+        if value is not True:
+            typed += map(str, value if isinstance(value, tuple) else [value])
+    return typed
+
+
 def _number(text: str) -> float:
     try:
         return float(text)

@@ -2,13 +2,16 @@
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from csrecon.cli import parse
 from csrecon.cli.command import Application, Json, Overwrite, say, say_json, say_table
 from csrecon.errors import CheckError, UsageError
+
+if TYPE_CHECKING:
+    from csrecon.reconstructors.blueprint import Blueprint
 
 app = Application(
     name="models", help="The model zoo: list, info, download, verify, convert, prune, push."
@@ -70,16 +73,10 @@ def info(
     if as_json:
         say_json(card.model_dump(mode="json"))
         return
-    low, high = card.trained.ratios
     facts = {
         "model": f"{name}: {card.summary}",
-        "block": f"{card.block.name} {card.block.options}",
-        "modulation": f"{card.modulation.name} {card.modulation.options or ''}".rstrip(),
-        "start": card.start.name,
         "parameters": f"{card.parameters:,}",
-        "schedule": f"{len(card.recursion.schedule)} layers, iterations {card.recursion.schedule}",
-        "trained": f"IPL 1..{card.trained.ipl}, ratios {low:g}..{high:g}",
-        "allowed": f"IPL 1..{card.trained.max_ipl}",
+        **_architecture(card.blueprint()),
         "weights": _state(name),
         "licence": card.licence,
         "source": card.source,
@@ -104,6 +101,20 @@ def info(
             say_table(header, lines)
 
 
+def _architecture(blueprint: "Blueprint") -> dict[str, str]:
+    """What a blueprint describes, by the names of the lines."""
+    counts, (low, high) = blueprint.recursion.schedule, blueprint.trained.ratios
+    modulation = blueprint.modulation
+    return {
+        "block": f"{blueprint.block.name} {blueprint.block.options}",
+        "modulation": f"{modulation.name} {modulation.options or ''}".rstrip(),
+        "start": blueprint.start.name,
+        "schedule": f"{len(counts)} layers, iterations {counts}",
+        "trained": f"IPL 1..{blueprint.trained.ipl}, ratios {low:g}..{high:g}",
+        "allowed": f"IPL 1..{blueprint.trained.max_ipl}",
+    }
+
+
 def _file_info(path: Path, as_json: bool) -> None:
     """Show the blueprint of a weights file, and what its weights were made from."""
     from csrecon.zoo import weights_file
@@ -113,16 +124,7 @@ def _file_info(path: Path, as_json: bool) -> None:
     if as_json:
         say_json({**blueprint.model_dump(mode="json"), "made_from": made_from})
         return
-    low, high = blueprint.trained.ratios
-    facts = {
-        "block": f"{blueprint.block.name} {blueprint.block.options}",
-        "modulation": f"{blueprint.modulation.name} {blueprint.modulation.options or ''}".rstrip(),
-        "start": blueprint.start.name,
-        "schedule": f"iterations {blueprint.recursion.schedule}",
-        "trained": f"IPL 1..{blueprint.trained.ipl}, ratios {low:g}..{high:g}",
-        "allowed": f"IPL 1..{blueprint.trained.max_ipl}",
-        "made from": made_from or "not recorded",
-    }
+    facts = {**_architecture(blueprint), "made from": made_from or "not recorded"}
     for key, value in facts.items():
         say(f"{key:<13}{value}")
 

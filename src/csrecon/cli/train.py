@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from csrecon.cli import parse, signals, torchrun
-from csrecon.cli.command import DataDir, Device, Json, SignalError, progress, say, say_json
+from csrecon.cli.command import (
+    DataDir,
+    Device,
+    Json,
+    SignalError,
+    Threads,
+    progress,
+    say,
+    say_json,
+)
 from csrecon.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +29,7 @@ def train(
         typer.Option(help="Training images: a named set or a folder; repeatable.  [the recipe's]"),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="A variant of the recipe: refine or paper.")
+        str | None, typer.Option(help="A variant of the recipe: refine, any or paper.")
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -51,12 +60,7 @@ def train(
     ] = False,
     data_dir: DataDir = None,
     device: Device = "auto",
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=1024, help="CPU threads; 1 leaves the other cores to other work.  [all]"
-        ),
-    ] = None,
+    threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Train a network by its recipe.

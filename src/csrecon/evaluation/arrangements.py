@@ -26,6 +26,7 @@ from csrecon.sensing import lab
 from csrecon.sensing.lab import Arrangement, Order
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.operators import BlockOperator, Phi
+from csrecon.sensing.parts import crop
 
 GAINS = (1.0, -1.0, 255.0, -255.0, 65535.0, -65535.0)
 ORDERS: tuple[tuple[Order, Order], ...] = (("C", "C"), ("F", "C"), ("C", "F"), ("F", "F"))
@@ -143,9 +144,5 @@ def _part(m: Measurement) -> Measurement:
     side = math.isqrt(_MOST_BLOCKS)
     if gh * gw <= _MOST_BLOCKS:
         return m
-    rows, columns = (slice((g - min(g, side)) // 2, (g + min(g, side)) // 2) for g in (gh, gw))
-    y = m.y[:, rows, columns]
-    present = None if operator.present is None else operator.present[rows, columns]
-    shape = y.shape[1] * operator.block[0], y.shape[2] * operator.block[1]
-    part = BlockOperator(operator.phi, shape, operator.block, operator.rows, present)
-    return replace(m, operator=part, y=y.contiguous())
+    size = min(gh, side), min(gw, side)
+    return crop(m, ((gh - size[0]) // 2, (gw - size[1]) // 2), size)

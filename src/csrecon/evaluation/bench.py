@@ -117,7 +117,7 @@ def evaluate(
     measured = [sampling.sample(picture, job.options, job.noise) for picture in pictures]
     stacked = Measurement.stacked(measured)
     planes, seconds = meter.timed(
-        lambda: execution.final(execution.steps(job.network, stacked, plan.setup)).image,
+        lambda: execution.image(job.network, stacked, plan.setup),
         plan.setup.device,
     )
     found = []

@@ -140,11 +140,8 @@ def _checked(
     samples: int,
 ) -> Outcome:
     """The outcome with its estimated error and standard deviation."""
-
-    def reconstruct(part: Measurement) -> Tensor:
-        return execution.final(execution.steps(network, part, setup)).image
-
-    check = heldout.check(m, image, reconstruct, heldout.HoldoutOptions(samples))
+    options = heldout.HoldoutOptions(samples)
+    check = heldout.check(m, image, lambda part: execution.image(network, part, setup), options)
     assert isinstance(m.operator, BlockOperator)
     sigma = uncertainty.deviation(check, m.operator)[0, 0].numpy()
     return replace(outcome, check=check, sigma=sigma)

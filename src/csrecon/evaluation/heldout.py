@@ -25,7 +25,7 @@ validation); Stein, Ann. Stat. 1981, with the divergence by Ramani et al., IEEE 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -34,6 +34,7 @@ from torch import Tensor
 from csrecon.errors import UsageError
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.operators import BlockOperator
+from csrecon.sensing.parts import of_rows
 
 Reconstruct = Callable[[Measurement], Tensor]
 """Maps a measurement to images (B, 1, H, W) on the CPU."""
@@ -153,16 +154,15 @@ def check(
         known += _overfitted(whole, image, reconstruct, options.seed)
     of_block = unseen - moved + known
     weighted = share[:, None, None] * of_block
-    height, width = operator.image_shape
-    pixels = height * width if operator.present is None else int(_observed(operator))
+    inside = area(operator)
+    pixels = float(inside[seen].sum())
     step = float((share[:, None, None] * moved)[:, seen].sum())
     total = float(weighted[:, seen].sum())
     total = max(total, _LEAST * (total + step), 1e-9 * pixels)
     variance = _variance((share[:, None, None] * unseen)[:, seen], torch.cat(of_row))
     variance += (_STEP * step) ** 2
     drowned = whole.noise**2 * float(seen.sum()) * planes * len(held)
-    area = _area(operator)
-    mse = torch.where(seen, weighted.sum(0).clamp(min=0) / area, torch.nan)
+    mse = torch.where(seen, weighted.sum(0).clamp(min=0) / inside, torch.nan)
     return Check(
         psnr=-10 * math.log10(total / pixels),
         error=10 / math.log(10) * math.sqrt(variance) / total,
@@ -259,13 +259,6 @@ def _folds(operator: BlockOperator, options: HoldoutOptions) -> list[list[int]]:
     return [sorted(order[i * count : (i + 1) * count]) for i in range(folds)]
 
 
-def of_rows(m: Measurement, rows: Sequence[int]) -> Measurement:
-    """The measurement by some of the rows of Φ; m is block sampling."""
-    assert isinstance(m.operator, BlockOperator)
-    operator = m.operator.select(rows).to(m.y.device)
-    return Measurement(operator, m.y[..., list(rows)].contiguous(), m.format, m.noise, m.scale)
-
-
 def _unseen(operator: BlockOperator, image: Tensor) -> Tensor:
     """Squared norm of what no row sees of every block, (C, gh, gw)."""
     whole: Tensor = operator.blocks(image.double()).square().sum(dim=-1)
@@ -273,21 +266,15 @@ def _unseen(operator: BlockOperator, image: Tensor) -> Tensor:
     return whole - seen
 
 
-def _area(operator: BlockOperator) -> Tensor:
+def area(operator: BlockOperator) -> Tensor:
     """Pixels of every block that lie inside the image, (gh, gw)."""
     return operator.blocks(torch.ones(1, 1, *operator.image_shape)).sum(dim=-1)[0].double()
 
 
-def _observed(operator: BlockOperator) -> Tensor:
-    observed = operator.observed()
-    assert observed is not None
-    return observed.sum()
-
-
 def _means(operator: BlockOperator, image: Tensor) -> Tensor:
     """The image with every block replaced by its mean."""
-    area = _area(operator)[..., None].to(image)
-    means: Tensor = operator.blocks(image).sum(dim=-1, keepdim=True) / area
+    inside = area(operator)[..., None].to(image)
+    means: Tensor = operator.blocks(image).sum(dim=-1, keepdim=True) / inside
     return operator.assemble(means.expand(-1, -1, -1, operator.n))
 
 

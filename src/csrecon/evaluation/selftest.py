@@ -51,7 +51,7 @@ def compute(device: torch.device, model: str | Path = MODEL) -> dict[str, NDArra
     m = sampling.sample(images.from_array(scene()), SamplingOptions(ratio=RATIO))
     network = execution.at_ipl(zoo.load(model, RATIO), IPL)
     setup = execution.choose(device, "fp32")
-    image = execution.final(execution.steps(network, m, setup)).image[0, 0].numpy()
+    image = execution.image(network, m, setup)[0, 0].numpy()
     assert isinstance(m.operator, BlockOperator)
     fingerprint = np.array(m.operator.phi.fingerprint, np.float32)
     return {"fingerprint": fingerprint, "y": m.y.numpy(), "image": image}

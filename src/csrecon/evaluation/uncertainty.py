@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
 from csrecon.errors import UsageError
-from csrecon.evaluation.heldout import Check
+from csrecon.evaluation.heldout import Check, area
 from csrecon.sensing.operators import BlockOperator
 
 _BLUR = 1.0  # standard deviation in pixels of the smoothing of v
@@ -42,9 +42,8 @@ def deviation(checked: Check, operator: BlockOperator) -> Tensor:
     v = _smoothed(moved)
     v = v + _FLOOR * v.mean()
     blocks = operator.blocks(v.sum(dim=0, keepdim=True)).double().sum(dim=-1)[0]
-    area = operator.blocks(torch.ones_like(image[:1])).double().sum(dim=-1)[0]
     seen = ~checked.mse.isnan()
-    error = torch.where(seen, checked.mse.double() * area, 0.0) * len(image)
+    error = torch.where(seen, checked.mse.double() * area(operator), 0.0) * len(image)
     ratio = float(error[seen].sum() / blocks[seen].sum())
     prior = _PRIOR / (checked.folds * checked.held_out)
     factor = (error + prior * ratio * blocks) / ((1 + prior) * blocks)

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from csrecon.errors import InputError, ResourceError, UsageError, is_out_of_memory
 from csrecon.reconstructors.base import Reconstructor, Step, last
@@ -276,3 +276,12 @@ def final(iterates: Iterator[Step]) -> Step:
             "in [0, 1]."
         )
     return replace(step, image=image)
+
+
+def image(model: Reconstructor, m: Measurement, setup: Setup) -> Tensor:
+    """The reconstruction of a measurement, (C, …, H, W) on the CPU, not clipped.
+
+    Raises:
+        CsreconError: as in `steps` and `final`.
+    """
+    return final(steps(model, m, setup)).image

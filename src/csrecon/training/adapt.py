@@ -188,7 +188,7 @@ class Adaptation:
             self._base = [case.errors(self._image(case)) for case in self._cases]
 
     def _image(self, case: measured.Case) -> Tensor:
-        return execution.final(execution.steps(self._judge, case.training, self.setup)).image
+        return execution.image(self._judge, case.training, self.setup)
 
     def _average_now(self) -> dict[str, Tensor]:
         return {key: value.clone() for key, value in self._average.values.items()}

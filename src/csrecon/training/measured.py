@@ -23,13 +23,11 @@ from csrecon.evaluation import heldout
 from csrecon.runtime import execution
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.operators import BlockOperator
+from csrecon.sensing.parts import Corner, crop, of_rows
 
 _HELD = 0.1  # share of the free rows that training never uses
 _FEWEST = 6  # free rows: two are held out, and the others split into input and targets
 _LEAST, _MOST = 0.6, 0.95  # share of the free training rows that are the input
-
-Corner = tuple[int, int]
-"""Block row and block column of the first block of a crop."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,11 +80,11 @@ class Divided:
         count = max(2, round(_HELD * len(order)))
         out = order[:count]
         rest = sorted(set(range(operator.m)) - set(out))
-        training = heldout.of_rows(whole, rest)
+        training = of_rows(whole, rest)
         assert isinstance(training.operator, BlockOperator)
         return cls(
             training,
-            heldout.of_rows(whole, out),
+            of_rows(whole, out),
             count // 2,
             heldout.free_rows(training.operator),
         )
@@ -127,28 +125,6 @@ class Divided:
         count = min(max(1, round(share * len(order))), len(order) - 1)
         targets = sorted(order[count:])
         return sorted(set(range(self.operator.m)) - set(targets)), targets
-
-
-def crop(m: Measurement, corner: Corner, size: tuple[int, int]) -> Measurement:
-    """The measurement of some whole blocks, as of an image of these blocks alone.
-
-    Args:
-        m: block sampling.
-        corner: of the crop.
-        size: in blocks; it may reach the border of the image, and not beyond.
-    """
-    operator = m.operator
-    assert isinstance(operator, BlockOperator)
-    rows, columns = (slice(a, a + n) for a, n in zip(corner, size, strict=True))
-    height, width = (
-        min(n * side, whole - a * side)
-        for a, n, side, whole in zip(
-            corner, size, operator.block, operator.image_shape, strict=True
-        )
-    )
-    there = None if operator.present is None else operator.present[rows, columns]
-    part = BlockOperator(operator.phi, (height, width), operator.block, operator.rows, there)
-    return replace(m, operator=part, y=m.y[:, rows, columns].contiguous())
 
 
 def squares(m: Measurement, image: Tensor) -> Tensor:

@@ -31,11 +31,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from csrecon.evaluation import heldout
 from csrecon.reconstructors.base import last
 from csrecon.reconstructors.orientations import COUNT, oriented
 from csrecon.reconstructors.unfolding import Unfolding
 from csrecon.runtime import execution
+from csrecon.sensing import parts
 from csrecon.sensing.measurement import Measurement
 from csrecon.training import measured
 
@@ -83,9 +83,9 @@ class Prediction:
         index = int(torch.randint(len(self._divided), (), generator=draw))
         one, corners = self._divided[index], self._corners[index]
         corner = corners[int(torch.randint(len(corners), (), generator=draw))]
-        whole = measured.crop(one.training, corner, one.size(self.options.crop))
+        whole = parts.crop(one.training, corner, one.size(self.options.crop))
         rows, targets = one.split(draw)
-        m = heldout.of_rows(whole, rows)
+        m = parts.of_rows(whole, rows)
         network = network.at(_counts(network, draw))
         x = self._reconstruct(network, m)
         loss = self.error(x, whole, targets, (index, corner))
@@ -98,7 +98,7 @@ class Prediction:
         return loss
 
     def error(
-        self, x: Tensor, m: Measurement, targets: Sequence[int], place: tuple[int, measured.Corner]
+        self, x: Tensor, m: Measurement, targets: Sequence[int], place: tuple[int, parts.Corner]
     ) -> Tensor:
         """The loss of the image of a crop.
 

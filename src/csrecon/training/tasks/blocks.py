@@ -189,7 +189,7 @@ class Blocks:
                 picture = images.read(path)
                 m = sampling.sample(picture, options)
                 for ipl in allowed:
-                    image = execution.final(execution.steps(network.at(ipl), m, setup)).image
+                    image = execution.image(network.at(ipl), m, setup)
                     total[ipl] += metrics.score(image, picture.planes).psnr / len(paths)
             table[f"{ratio:g}"] = {str(ipl): round(psnr, 3) for ipl, psnr in total.items()}
         return table
