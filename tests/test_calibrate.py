@@ -216,7 +216,11 @@ def test_from_samples_to_a_better_image(camera):
     assert found["blocks"] == 5 * 64
     row, column = np.mgrid[:64, :60]
     image = (120 + 60 * np.sin(row / 9) * np.cos(column / 7) + 50 * (row > 30)).astype(np.uint8)
-    np.save("y.npy", measured(camera, image))
+    Image.fromarray(image).save("scene.png")
+    run("sample", "scene.png", "--phi", "true.npy", "-o", "y.npy")
+    assert "--phi phi.npy --replace-phi" in found["next"]
+    assert "--replace-phi too" in run("reconstruct", "y.npy", "--phi", "nominal.npy", code=3).stderr
+    assert "give it too" in run("reconstruct", "y.npy", "--replace-phi", code=2).stderr
     scores = {}
     for phi in ("nominal", "phi"):
         words = shlex.split(found["next"].replace("phi.npy", f"{phi}.npy"))[1:]

@@ -86,16 +86,6 @@ def test_a_colour_measurement_with_its_map(here):
     assert sigma.min() > 0
 
 
-def test_values_of_another_phi_are_noticed(here):
-    run("sample", "img.png", "--ratio", "0.3", "-o", "y.npy")
-    np.save("lab.npy", np.load("y.npy")[0].reshape(6, -1))
-    np.save("phi.npy", Phi.make(327, 1089, 99).matrix)
-    said = run(
-        "reconstruct", "lab.npy", "--phi", "phi.npy", "--shape", "66x99", *FAST, "--check"
-    ).stderr
-    assert "do not fit this Φ" in said
-
-
 def test_inspect_finds_the_order(here):
     """The values and Φ of MATLAB, times -255: the command that is printed reconstructs them."""
     photo = cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)

@@ -78,7 +78,9 @@ def calibrate(
     phi = laboratory.sampling()
     loaded = [_loaded(pair, laboratory, phi) for pair in found]
     blocks, camera = known.gathered([(one.label, one.picture, one.measured) for one in loaded])
-    options = fitting.FitOptions(offset=not laboratory.differential)
+    options = fitting.FitOptions(
+        offset=not laboratory.differential and not all(one.own for one in loaded)
+    )
     fit = fitting.fit(blocks, camera.phi.matrix, options)
     facts: dict[str, Any] = {
         "images": len(found),
@@ -110,7 +112,7 @@ def calibrate(
                 targets[2],
             )
             targets = targets[:1]
-        facts["next"] = _next(targets, laboratory, loaded[0].measured.operator.image_shape)
+        facts["next"] = _next(targets, laboratory, loaded[0])
     if facts["change"] > _FAR:
         log.warning(
             "the fitted Φ differs by %.0f %% from the nominal one, apart from the mean gain: is "
@@ -145,9 +147,10 @@ def _check(said: lab.LabOptions, output: Path) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Loaded:
-    """A pair, read."""
+    """A pair, read; `own` if csrecon wrote its measurement, whose values have no offset."""
 
     label: str
+    own: bool
     picture: "Picture"
     measured: "Measurement"
     correction: dict[str, float]
@@ -168,7 +171,7 @@ def _loaded(pair: "Pair", said: lab.LabOptions, phi: "Phi | None") -> _Loaded:
     if color not in ("gray", "complex"):
         picture = images.read(pair.image, color)
     return _Loaded(
-        f"{pair.values} and {pair.image}", picture, loaded.measurement, loaded.correction
+        f"{pair.values} and {pair.image}", own, picture, loaded.measurement, loaded.correction
     )
 
 
@@ -197,9 +200,15 @@ def _arrays(
     return [written, white, black]
 
 
-def _next(outputs: list[Path], said: lab.LabOptions, shape: tuple[int, int]) -> str:
-    """The command that reconstructs a measurement y.npy of this camera with the fitted Φ."""
-    height, width = shape
+def _next(outputs: list[Path], said: lab.LabOptions, one: _Loaded) -> str:
+    """The command that reconstructs a measurement y.npy of this camera with the fitted Φ.
+
+    It is for measurements like `one`.
+    """
+    if one.own:
+        said = replace(_NOTHING_SAID, phi=str(outputs[0]), replace_phi=True)
+        return shlex.join(["csrecon", "reconstruct", "y.npy", *lab.words(said)])
+    height, width = one.measured.operator.image_shape
     scenes = (outputs[1], outputs[2]) if len(outputs) > 1 else None
     said = replace(
         said,

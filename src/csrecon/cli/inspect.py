@@ -12,7 +12,7 @@ import typer
 from csrecon import _default
 from csrecon.cli import lab
 from csrecon.cli.command import Json, progress, say, say_json, say_table
-from csrecon.errors import InputError
+from csrecon.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +52,10 @@ def inspect(
     phi = laboratory.phi
     own = file.suffix.lower() in native.SUFFIXES
     if own and native.describes_itself(file):
+        if laboratory != replace(_NOTHING_SAID, phi=phi):
+            raise UsageError(
+                f"{file}: written by csrecon, with its order and units; only --phi can be given."
+            )
         _own(file, phi, as_json)
         return
     found = {name: _facts(value) for name, value in arrays.read(file).items()}

@@ -34,6 +34,13 @@ class LabOptions:
         str | None,
         _option("The Φ of the measurement: .npy, .npz, .mat, .h5 or .csv.", "FILE[:NAME]"),
     ] = None
+    replace_phi: Annotated[
+        bool,
+        _option(
+            "Take the Φ of --phi even where the measurement records another, as after `calibrate`.",
+            names=("--replace-phi",),
+        ),
+    ] = False
     mask: Annotated[
         str | None,
         _option("The mask of Fourier sampling, if the file does not contain it.", "FILE[:NAME]"),
@@ -81,7 +88,7 @@ class LabOptions:
         float, _option("Standard deviation of the noise on a value, if known.", least=0)
     ] = 0.0
 
-    _KNOWN = ("phi", "mask", "seed", "shape", "block")
+    _KNOWN = ("phi", "replace_phi", "mask", "seed", "shape", "block")
 
     def foreign(self) -> bool:
         """Whether an option was given that a file of csrecon never needs."""
@@ -166,12 +173,15 @@ def load(source: Path, options: LabOptions, phi: "Phi | None", nominal: bool = F
     from csrecon.reconstructors import calibration
     from csrecon.sensing import lab, native
 
+    if options.replace_phi and phi is None:
+        raise UsageError("--replace-phi takes the Φ of --phi FILE: give it too.")
     shape = parse.shape(options.shape)
     block = (options.block, options.block) if options.block else None
     own = source.suffix.lower() in native.SUFFIXES
     if own and not options.foreign():
         mask = arrays.pick(*arrays.split_name(options.mask)) if options.mask else None
-        given = native.Given(phi, mask, options.seed, shape, block, nominal)
+        replaced = nominal or options.replace_phi
+        given = native.Given(phi, mask, options.seed, shape, block, replaced)
         return Loaded(native.load(source, given), {})
     if own and native.describes_itself(source):
         raise UsageError(

@@ -337,7 +337,8 @@ class BlockSpec(OperatorSpec):
         if not phi.is_same(recorded.sha256, recorded.fingerprint):
             raise InputError(
                 f"wrong Φ: its digest is {phi.sha256[:12]}…, and y was measured with "
-                f"{recorded.sha256[:12]}…. Pass the original with --phi FILE."
+                f"{recorded.sha256[:12]}…. Pass the original with --phi FILE; a Φ fitted since "
+                "then with --replace-phi too."
             )
         if phi.sha256 != recorded.sha256:
             log.info("Φ equals the recorded one up to rounding.")
