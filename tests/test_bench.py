@@ -149,7 +149,7 @@ def test_what_is_named_twice_runs_once(folder):
 
 def test_faults_are_found_before_the_work(folder, tmp_path):
     with pytest.raises(UsageError, match=r"1\.\.12"):
-        next(bench.run(["rcoast"], [0.1], [1, 13], plan(folder)))
+        next(bench.run(["rcoast"], [0.1], [13], plan(folder)))
     (folder / "2.png").write_bytes((folder / "1.png").read_bytes()[:60])
     with pytest.raises(InputError, match="truncated"):
         next(bench.run(["rcoast"], [0.1], [1], plan(folder)))
@@ -159,6 +159,15 @@ def test_faults_are_found_before_the_work(folder, tmp_path):
     once = report.targets([tmp_path / "a.csv", tmp_path / "a.csv"], overwrite=False)
     assert once == [tmp_path / "a.csv"]
     assert not once[0].exists()
+
+
+def test_a_model_runs_the_iterations_that_it_allows(folder, caplog):
+    caplog.set_level("INFO")
+    (folder / "1.png").unlink()
+    rows = bench.run(["rista-3pct", "frcoast"], [0.3], [1, 7], plan(folder))
+    found = {(r.model, r.ipl) for r in rows}
+    assert found == {("rista-3pct", "1"), ("frcoast", "1"), ("frcoast", "7")}
+    assert "left out: IPL 7, above 6" in caplog.text
 
 
 def test_bad_ratio(folder):

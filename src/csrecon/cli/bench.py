@@ -68,7 +68,11 @@ def bench(
         ),
     ] = None,
     ipls: Annotated[
-        str | None, typer.Option(help="Several IPLs at once: 1..6 or 1,2,4.", metavar="IPLS")
+        str | None,
+        typer.Option(
+            help="Several IPLs at once, as far as a model allows them: 1..6 or 1,2,4.",
+            metavar="IPLS",
+        ),
     ] = None,
     seed: Seed = 0,
     seeds: Annotated[

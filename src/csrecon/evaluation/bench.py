@@ -314,15 +314,16 @@ def _with_own_phi(options: SamplingOptions, phi: Phi) -> SamplingOptions:
 
 
 def _views(network: Reconstructor, ipls: Ipls) -> list[Reconstructor]:
-    """A network at every IPL, each once; a classical solver has no IPL and runs once."""
+    """A network at every IPL that it allows, each once; a classical solver has no IPL."""
     if not isinstance(network, Unfolding):
         return [network]
-    views = {}
-    for ipl in ipls:
-        view = network if ipl is None else network.at(ipl)
-        view.check_allowed()
-        views[view.recursion.schedule] = view
-    return list(views.values())
+    views = [network if ipl is None else network.at(ipl) for ipl in ipls]
+    allowed = {view.recursion.schedule: view for view in views if view.allowed}
+    if not allowed:
+        views[0].check_allowed()
+    if above := [str(view.schedule) for view in views if not view.allowed]:
+        log.info("left out: IPL %s, above %d.", ", ".join(above), network.trained.max_ipl)
+    return list(allowed.values())
 
 
 def spread(

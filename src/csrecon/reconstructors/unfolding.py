@@ -212,9 +212,14 @@ class Unfolding(nn.Module):
         """The orientation, 0..7, in which a visited layer computes."""
         return (visit.iteration - 1) % COUNT if self.recursion.rotate else 0
 
+    @property
+    def allowed(self) -> bool:
+        """Whether no count of the schedule is above `trained.max_ipl`."""
+        return max(self.recursion.schedule) <= self.trained.max_ipl
+
     def check_allowed(self) -> None:
-        """Raise UsageError for a schedule above `trained.max_ipl`."""
-        if max(self.recursion.schedule) > self.trained.max_ipl:
+        """Raise UsageError for a schedule that is not allowed."""
+        if not self.allowed:
             raise UsageError(
                 f"IPL {self.schedule}: this network allows 1..{self.trained.max_ipl} iterations "
                 "per layer."
