@@ -319,8 +319,7 @@ def _views(network: Reconstructor, ipls: Ipls) -> list[Reconstructor]:
         return [network]
     views = [network if ipl is None else network.at(ipl) for ipl in ipls]
     allowed = {view.recursion.schedule: view for view in views if view.allowed}
-    if not allowed:
-        views[0].check_allowed()
+    min(views, key=lambda view: max(view.recursion.schedule)).check_allowed()
     if above := [str(view.schedule) for view in views if not view.allowed]:
         log.info("left out: IPL %s, above %d.", ", ".join(above), network.trained.max_ipl)
     return list(allowed.values())
