@@ -1,7 +1,8 @@
 """Work through the training queue unattended: python training/run_queue.py --budget 25m --out DIR
 
 Every entry of queue.yaml gets its share of the budget, in order, and a folder DIR/NAME with its
-run. Trained are the weights in EARLIER/NAME with --earlier EARLIER, else the bundled ones. Started
+run. Trained are the weights of the entry that it comes after, those in EARLIER/NAME with --earlier
+EARLIER, or else the bundled ones. Started
 again with the same DIR, an interrupted queue goes on where it was. At the end there is a table of
 all entries in DIR/report.md and DIR/report.json. The exit code is 6 if an entry failed.
 """
@@ -35,7 +36,10 @@ _PARTLY_FAILED = 6
 
 
 class Entry(BaseModel):
-    """One training: the recipe MODEL-RECIPE with some settings, for a share of the budget."""
+    """One training: the recipe MODEL-RECIPE with some settings, for a share of the budget.
+
+    It begins with the weights of the entry that it comes `after`, if it comes after one.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -44,6 +48,7 @@ class Entry(BaseModel):
     recipe: str | None = None
     share: float = Field(default=1.0, gt=0)
     settings: dict[str, Any] = {}
+    after: str | None = None
 
 
 class Outcome(BaseModel):
@@ -81,8 +86,10 @@ def scores(entry: Entry, init: str | None, options: argparse.Namespace) -> Any:
 def train(entry: Entry, limit: float, options: argparse.Namespace) -> Outcome:
     """Train an entry, or continue its run, for at most so many seconds in all."""
     out = options.out / entry.name
-    earlier = options.earlier and options.earlier / entry.name / _FILES[0]
-    init = str(earlier) if earlier and earlier.exists() else recipe(entry.model, entry.recipe).init
+    before = options.out / entry.after / _FILES[0] if entry.after else None
+    earlier = options.earlier / entry.name / _FILES[0] if options.earlier else None
+    found = [str(path) for path in (before, earlier) if path and path.exists()]
+    init = found[0] if found else recipe(entry.model, entry.recipe).init
     command = [sys.executable, "-m", "csrecon", "train", entry.model, "--out", str(out), "--json"]
     command += ["--max-time", f"{max(1, round(limit))}s", "--fit", "--device", options.device]
     command += ["--recipe", entry.recipe] if entry.recipe else []
@@ -91,7 +98,7 @@ def train(entry: Entry, limit: float, options: argparse.Namespace) -> Outcome:
     command += ["--threads", str(options.threads)] if options.threads else []
     for field, value in entry.settings.items():
         command += ["--set", f"{field}={json.dumps(value)}"]
-    before = scores(entry, init, options)
+    initial = scores(entry, init, options)
     if (out / _FILES[1]).exists():
         command.append("--resume")
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
@@ -106,7 +113,7 @@ def train(entry: Entry, limit: float, options: argparse.Namespace) -> Outcome:
         state="done",
         steps=facts["step"],
         seconds=facts["seconds"],
-        before=before,
+        before=initial,
         after=facts["validation"],
         note=f"larger than 16 MiB: {', '.join(large)}" if large else "",
     )

@@ -79,7 +79,7 @@ def test_the_share_without_noise():
 
 
 def test_the_recipe_for_every_camera_fits_its_network():
-    options = recipe("frcoast", "refine")
+    options = recipe("frcoast", "any")
     assert options.task.noise == 0.1
     assert set(options.task.kinds) == set(KINDS)
     network = options.blueprint().build()

@@ -26,6 +26,7 @@ def queue(tmp_path):
     entries = [
         {"name": "broken", "model": "rista", "recipe": "refine", "settings": {"patch": "wide"}},
         {"name": "small", "model": "rista", "recipe": "refine", "settings": tiny},
+        {"name": "more", "model": "rista", "recipe": "refine", "settings": tiny, "after": "small"},
     ]
     path = tmp_path / "queue.yaml"
     path.write_text(yaml.safe_dump(entries))
@@ -46,8 +47,10 @@ def test_the_queue_trains_reports_and_goes_on(queue):
     done = run(queue)
     assert done.returncode == 6, done.stderr
     out = queue.parent / "out"
-    broken, small = json.loads((out / "report.json").read_text())
-    assert (broken["state"], small["state"]) == ("failed", "done")
+    broken, small, more = json.loads((out / "report.json").read_text())
+    assert [one["state"] for one in (broken, small, more)] == ["failed", "done", "done"]
+    begun = json.loads((out / "more" / "recipe.json").read_text())["init"]
+    assert begun == str(out / "small" / "weights.safetensors")
     assert small["steps"] > 0
     assert (out / "small" / "weights.safetensors").stat().st_size < 16 * 2**20
     assert "small | done" in (out / "report.md").read_text()
