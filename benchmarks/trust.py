@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 import csrecon
+from csrecon import _default
 from csrecon.evaluation import arrangements, heldout, uncertainty
 from csrecon.evaluation.plot import Curve, curves
 from csrecon.evaluation.table import Table
@@ -53,7 +54,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="take every n-th image")
     parser.add_argument("--ratio", default="0.1,0.2,0.3,0.4,0.5")
     parser.add_argument("--kind", default="gaussian,bernoulli,hadamard")
-    parser.add_argument("--model", default="rcoast")
+    parser.add_argument("--model", default=_default.MODEL)
     parser.add_argument("--ipl", type=int)
     parser.add_argument("--folds", type=int, default=8)
     parser.add_argument("--orders", action="store_true", help="rank the arrangements instead")

@@ -52,7 +52,7 @@ def test_the_model_can_be_a_name_a_path_or_a_network():
     by_name = csrecon.reconstruct(m, "rcoast", 2)
     np.testing.assert_array_equal(csrecon.reconstruct(m, csrecon.load("rcoast"), 2), by_name)
     np.testing.assert_array_equal(csrecon.reconstruct(m, store.weights_path("rcoast"), 2), by_name)
-    np.testing.assert_array_equal(csrecon.reconstruct(m, ipl=[2] * 5, device="cpu"), by_name)
+    np.testing.assert_array_equal(csrecon.reconstruct(m, "rcoast", [2] * 5, device="cpu"), by_name)
 
 
 def test_bare_arrays():

@@ -172,8 +172,8 @@ def test_quickstart():
     result = run("quickstart", "--json")
     facts = json.loads(result.stdout)
     scores = {r["ipl"]: r["psnr"] for r in facts["results"]}
-    assert list(scores) == [1, 2, 4, 6]
-    assert scores[4] > scores[2] > scores[1] > 20
+    assert list(scores) == [2, 4, 8, 20]
+    assert scores[20] > scores[8] > scores[4] > scores[2] > 20
     with Image.open("quickstart.png") as image:
         assert image.width > 1200
     assert "exists" in run("quickstart", code=2).stderr

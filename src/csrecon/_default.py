@@ -1,3 +1,3 @@
 """The model that commands and functions use if none is named."""
 
-MODEL = "rcoast"
+MODEL = "frcoast"

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from csrecon import _default
 from csrecon.cli import parse
 from csrecon.cli.command import (
     Device,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from csrecon.reconstructors.base import Step
 
 _FILM_COLUMNS = 5
+_IPLS = (2, 6, 20)
 
 
 def compare(
@@ -31,7 +33,10 @@ def compare(
     ratio: Annotated[float, typer.Option(help="Sampling ratio m/n.")] = 0.1,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="A model, or MODEL@IPL; repeat for several.  [rcoast@1, @4, @6]"),
+        typer.Option(
+            help="A model, or MODEL@IPL; repeat for several.  "
+            f"[{', '.join(f'{_default.MODEL}@{ipl}' for ipl in _IPLS)}]"
+        ),
     ] = None,
     film: Annotated[
         bool, typer.Option("--film", help="Show every iterate of one model instead.")
@@ -66,9 +71,9 @@ def compare(
 
     **Examples**
 
-        csrecon compare img.png --ratio 0.1 --model rcoast@1 --model rcoast@6 --model tv
+        csrecon compare img.png --ratio 0.1 --model frcoast@6 --model rcoast@6 --model tv
         csrecon compare img.png --film --model rcoast@4 -o film.png
-        csrecon compare img.png --ratio 0.25 --model rcoast --uncertainty 8 -o sure.png
+        csrecon compare img.png --ratio 0.25 --model frcoast --uncertainty 8 -o sure.png
     """
     from csrecon import api
     from csrecon.evaluation import compare as comparing
@@ -79,7 +84,8 @@ def compare(
     setup = execution.choose(device, precision)
     plot.check_suffix(output)
     files.refuse_existing(output, overwrite=overwrite)
-    named = [parse.model_at(text) for text in model or ["rcoast@1", "rcoast@4", "rcoast@6"]]
+    shown = model or [f"{_default.MODEL}@{ipl}" for ipl in _IPLS]
+    named = [parse.model_at(text) for text in shown]
     files.refuse_inputs([output], [image, *(Path(name) for name, _ in named)])
     entries = [comparing.Entry(name, ipl) for name, ipl in named]
     if film and len(entries) > 1:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from csrecon.reconstructors.base import Step
 
 RATIO = 0.1
-IPLS = (1, 2, 4, 6)
+IPLS = (2, 4, 8, 20)
 
 
 def quickstart(
@@ -26,8 +26,8 @@ def quickstart(
     """Sample a photo at a ratio of 0.1, reconstruct it, and draw the result.
 
     Needs no network: the photo (Grace Hopper, U.S. Navy, public domain) comes with matplotlib
-    and the weights of `rcoast` with csrecon. Prints PSNR, SSIM and seconds for 1, 2, 4 and 6
-    iterations per layer and writes one figure.
+    and the weights of `frcoast` with csrecon. Prints PSNR, SSIM and seconds for 2, 4, 8 and 20
+    iterations and writes one figure.
 
     **Example**
 
