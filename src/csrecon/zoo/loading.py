@@ -4,7 +4,6 @@ A `.safetensors` file that csrecon wrote has its blueprint in its metadata, so i
 without any other file.
 """
 
-import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -16,6 +15,7 @@ from csrecon.errors import ModelError, UsageError
 from csrecon.reconstructors.base import Reconstructor
 from csrecon.reconstructors.options import build
 from csrecon.reconstructors.solvers import SOLVERS
+from csrecon.reconstructors.solvers.frame import Solver
 from csrecon.reconstructors.unfolding import Unfolding
 from csrecon.zoo import hub, store, weights_file
 from csrecon.zoo.cards import card
@@ -100,6 +100,6 @@ def identity(model: Reconstructor) -> dict[str, Any]:
             "weights": hashlib.sha256(to_bytes(weights_file.tensors(model))).hexdigest(),
         }
     for name, solver in SOLVERS.items():
-        if type(model) is solver and dataclasses.is_dataclass(model):
-            return {"solver": name, **dataclasses.asdict(model)}
+        if type(model) is solver and isinstance(model, Solver):
+            return {"solver": name, **model.identity()}
     raise ModelError(f"{type(model).__name__}: has no name in the zoo, so it cannot be identified.")

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from csrecon.reconstructors.base import Reconstructor
 from csrecon.reconstructors.solvers.fista import Fista
+from csrecon.reconstructors.solvers.frame import Solver
 from csrecon.reconstructors.solvers.tv import TotalVariation
 
-SOLVERS: dict[str, Callable[..., Reconstructor]] = {"fista": Fista, "tv": TotalVariation}
+SOLVERS: dict[str, Callable[..., Solver]] = {"fista": Fista, "tv": TotalVariation}
 """Name -> solver, a dataclass whose fields are its options."""
