@@ -13,8 +13,9 @@ from csrecon import zoo
 from csrecon.errors import ModelError, UsageError
 from csrecon.reconstructors.base import last
 from csrecon.reconstructors.solvers import SOLVERS
-from csrecon.reconstructors.solvers.fista import Fista, block_dct, soft_threshold
+from csrecon.reconstructors.solvers.fista import Fista
 from csrecon.reconstructors.solvers.proximal import falling, proximal_gradient
+from csrecon.reconstructors.solvers.transforms import block_dct, soft_threshold
 from csrecon.reconstructors.solvers.tv import (
     TotalVariation,
     denoise,
@@ -47,10 +48,20 @@ def measured(kind):
 KINDS = ["block", "own-phi", "fourier", "fourier-complex", "identity", "one-pixel"]
 
 
+FEW = {"omp": {"sparsity": 5}}
+BLOCKS = ("omp",)  # solvers that take block sampling only
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", SOLVERS)
 def test_solvers_keep_the_contract(name, kind):
-    check_reconstructor(SOLVERS[name](iterations=25), measured(kind))
+    solver = SOLVERS[name](**FEW.get(name, {"iterations": 25}))
+    if name in BLOCKS and kind not in ("block", "own-phi"):
+        with pytest.raises(UsageError, match=r"no blocks.*--model fista"):
+            solver(measured(kind))
+        return
+    check_reconstructor(solver, measured(kind))
+    assert last(solver.steps(measured(kind))).stopped
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -195,10 +206,16 @@ def test_options_by_name():
     assert zoo.identity(found) == {
         "solver": "fista",
         "iterations": 7,
-        "size": 8,
+        "tolerance": 0.0,
+        "weight": None,
         "first": 0.1,
         "last": 0.01,
-        "tolerance": 0.0,
+        "continuation": None,
+        "transform": "dct",
+        "size": 8,
+        "wavelet": "sym4",
+        "levels": 4,
+        "spin": True,
     }
     assert zoo.is_solver("tv:iterations=5") and not zoo.is_solver("rcoast")
 

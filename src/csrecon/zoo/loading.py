@@ -45,6 +45,23 @@ def split_name(text: str) -> tuple[str, dict[str, str]]:
     return name, options
 
 
+def split_names(text: str) -> list[str]:
+    """`tv,fista:iterations=9,size=8,omp` -> the names of several models, each with its options.
+
+    A part after a comma that is name=value is an option of the model before it. The path of a
+    .safetensors file is one name.
+    """
+    if text.endswith(".safetensors"):
+        return [text]
+    names: list[str] = []
+    for part in text.split(","):
+        if names and ":" in names[-1] and ":" not in part and "=" in part:
+            names[-1] += f",{part}"
+        else:
+            names.append(part)
+    return names
+
+
 def is_solver(text: str) -> bool:
     """Whether a name, with or without options, is that of a classical solver."""
     return split_name(text)[0] in SOLVERS

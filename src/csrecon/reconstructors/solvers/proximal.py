@@ -32,14 +32,28 @@ def proximal_gradient(
     strengths: Sequence[float],
     accelerate: bool = True,
     start: Tensor | None = None,
+    restart: bool = False,
 ) -> Iterator[Iterate]:
-    """Every iterate, one for each strength, from `start` or Aᵀy on."""
+    """Every iterate, one for each strength, from `start` or Aᵀy on.
+
+    Args:
+        m: a normalized measurement.
+        prox: the proximal operator.
+        strengths: λ of every iteration.
+        accelerate: whether v is extrapolated by momentum.
+        start: a warm start (B, C, H, W).
+        restart: drop the momentum where it points uphill, which suits a constant λ.
+
+    Source: O'Donoghue and Candès, Foundations of Computational Mathematics 2015 (restart).
+    """
     x = ahead = m.operator.adjoint(m.y) if start is None else start
     seen = seen_ahead = m.operator(x)
     momentum = 1.0
     for index, strength in enumerate(strengths, start=1):
         following, penalty = prox(ahead - m.operator.adjoint(seen_ahead - m.y), strength)
         seen_following = m.operator(following)
+        if restart and float(((ahead - following) * (following - x)).sum()) > 0:
+            momentum = 1.0
         faster = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
         beyond = (momentum - 1) / faster if accelerate else 0.0
         ahead = following + beyond * (following - x)
