@@ -224,7 +224,7 @@ def test_a_warm_start_saves_iterations(name, m):
     few = replace(solver, iterations=10, continuation=0)
     cold, warm = (last(few.steps(m, start)) for start in (None, limit.image))
     assert warm.facts[OBJECTIVE] < cold.facts[OBJECTIVE] * 0.999
-    assert warm.facts[OBJECTIVE] == pytest.approx(limit.facts[OBJECTIVE], rel=0.03)
+    assert warm.facts[OBJECTIVE] == pytest.approx(limit.facts[OBJECTIVE], rel=0.1)
 
 
 def test_starts_in_python(m):

@@ -97,7 +97,7 @@ def draw(traces: Sequence[Trace], folder: Path, overwrite: bool = False) -> list
     for name, label in LABELS.items():
         lines = []
         for trace in traces:
-            points = [(f["iteration"], f[name]) for f in trace.facts if f.get(name, 0) > 0]
+            points = [(int(f["iteration"]), f[name]) for f in trace.facts if f.get(name, 0) > 0]
             if len(points) > 1:
                 lines.append(Curve(trace.label, points))
         if lines:

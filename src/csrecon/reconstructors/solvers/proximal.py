@@ -42,7 +42,8 @@ def proximal_gradient(
         strengths: λ of every iteration.
         accelerate: whether v is extrapolated by momentum.
         start: a warm start (B, C, H, W).
-        restart: drop the momentum where it points uphill, which suits a constant λ.
+        restart: drop the momentum where it points uphill, once λ is constant. Without it the errors
+            of a prox that is computed by iterations add up.
 
     Source: O'Donoghue and Candès, Foundations of Computational Mathematics 2015 (restart).
     """
@@ -52,14 +53,14 @@ def proximal_gradient(
     for index, strength in enumerate(strengths, start=1):
         following, penalty = prox(ahead - m.operator.adjoint(seen_ahead - m.y), strength)
         seen_following = m.operator(following)
-        if restart and float(((ahead - following) * (following - x)).sum()) > 0:
+        settled = strengths[max(0, index - 2)] == strength == strengths[-1]
+        if restart and settled and float(((ahead - following) * (following - x)).sum()) > 0:
             momentum = 1.0
         faster = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
         beyond = (momentum - 1) / faster if accelerate else 0.0
         ahead = following + beyond * (following - x)
         seen_ahead = seen_following + beyond * (seen_following - seen)
         x, seen, momentum = following, seen_following, faster
-        settled = strengths[max(0, index - 2)] == strength == strengths[-1]
         yield Iterate(x, facts(seen - m.y, strength, penalty), settled)
 
 

@@ -29,7 +29,8 @@ Solve = Callable[[Measurement, float, Tensor | None], Tensor]
 """Measurement, λ and warm start -> image (B, C, H, W)."""
 
 _FIRST, _FACTOR, _COUNT = 0.5, 0.5, 16  # λ of the path: 0.5, 0.25, …, 1.5e-5
-_REFINED = 2  # more values of λ around the crossing
+_REFINED = 4  # more values of λ at the most, between the two around the crossing
+_CLOSE, _AIM = 0.97, 0.985  # of the expected residual: near enough, and what is aimed at
 _SHARE = 0.1  # of the values that are held out
 _RISEN = 2  # steps beyond the least error after which the path ends
 
@@ -77,10 +78,12 @@ def _discrepancy(m: Measurement, solve: Solve) -> float:
         return weight  # the first λ is small enough already, or none is
     below = weight, residual
     for _ in range(_REFINED):
+        if below[1] >= _CLOSE * target:
+            break
         slope = math.log(above[1] / below[1]) / math.log(above[0] / below[0])
         if slope <= 0:
             break
-        weight = below[0] * (target / below[1]) ** (1 / slope)
+        weight = below[0] * (_AIM * target / below[1]) ** (1 / slope)
         residual = _residual(m, solve(m, weight, x))
         if residual <= target:
             below = weight, residual

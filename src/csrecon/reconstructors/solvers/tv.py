@@ -72,4 +72,5 @@ class TotalVariation(Weighted):
             image, dual = denoise(v, weight, dual, self.inner)
             return image, total_variation(image)
 
-        return proximal_gradient(m, prox, self.strengths(m, start), start=start)
+        strengths = self.strengths(m, start)
+        return proximal_gradient(m, prox, strengths, start=start, restart=True)

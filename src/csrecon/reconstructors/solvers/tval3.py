@@ -22,7 +22,7 @@ from torch import Tensor
 from csrecon.reconstructors.schedule import Count
 from csrecon.reconstructors.solvers.frame import Iterate
 from csrecon.reconstructors.solvers.proximal import Strength, facts
-from csrecon.reconstructors.solvers.tv import differences, differences_adjoint
+from csrecon.reconstructors.solvers.tv import TotalVariation, differences, differences_adjoint
 from csrecon.reconstructors.solvers.weighted import Weighted
 from csrecon.sensing.measurement import Measurement
 
@@ -56,7 +56,11 @@ class Tval3(Weighted):
 
     iterations: Count = 200
     inner: Count = 10
-    threshold: Strength = 0.3
+    threshold: Strength = 0.1
+
+    def _at(self, m: Measurement, weight: float, start: Tensor | None) -> Tensor:
+        """By `tv`, which solves the same problem and keeps more of a warm start."""
+        return TotalVariation()._at(m, weight, start)
 
     def iterates(self, m: Measurement, start: Tensor | None) -> Iterator[Iterate]:
         """Alternating steps over w and x, with multipliers."""
