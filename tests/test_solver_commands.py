@@ -151,7 +151,7 @@ def diverging(self, m, start):
 
 
 def test_automatic_strength_is_said():
-    told = run("reconstruct", "y.npy", "--model", "tv:weight=auto,iterations=5")
+    told = run("reconstruct", "y.npy", "--model", "tv:weight=auto,iterations=5", "-v")
     assert "chosen by cross-validation" in told.stderr
 
 

@@ -235,6 +235,14 @@ def test_options_by_name():
         ("tv:name=tv", "no option 'name'"),
         ("tv:what=tv", "no option 'what'"),
         ("tv:registry=tv", "no option 'registry'"),
+        ("ista:iterations=0", "iterations='0'"),
+        ("lasso:iterations=0", "iterations='0'"),
+        ("tval3:iterations=0", "iterations='0'"),
+        ("tval3:threshold=-1", "threshold='-1'"),
+        ("tv:inner=0", "inner='0'"),
+        ("omp:sparsity=0", "sparsity"),
+        ("omp:tolerance=-1", "tolerance='-1'"),
+        ("omp:sparcity=3", "no option 'sparcity': did you mean 'sparsity'"),
     ],
 )
 def test_options_that_cannot_be(name, message):

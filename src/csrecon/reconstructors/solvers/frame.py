@@ -109,11 +109,6 @@ class Solver(ABC):
         """The last iterate, (B, C, H, W), not clipped."""
         return last(self.steps(m)).image
 
-    @property
-    def adaptive(self) -> bool:
-        """Whether its stopping depends on all planes, so that stacking measurements changes it."""
-        return self.tolerance > 0
-
     def identity(self) -> dict[str, Any]:
         """Everything besides its name that its results depend on."""
         return asdict(self)  # type: ignore[call-overload,no-any-return]  # a dataclass

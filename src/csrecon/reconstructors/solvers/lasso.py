@@ -49,12 +49,12 @@ class Lasso(Sparse):
 
     Attributes:
         tolerance: duality gap relative to the objective at which it stops.
-        last: λ by the rule; chosen on crops of T91 and BSD400.
+        last: λ by the rule. On crops of T91 and BSD400 0.001 to 0.01 differ by 0.4 dB at most.
     """
 
     iterations: Annotated[int, Field(ge=1, le=100_000)] = 1000
     tolerance: Tolerance = 1e-3
-    last: Strength = 0.01
+    last: Strength = 0.003
     continuation: Annotated[int, Field(ge=0, le=1024)] | None = 50
     spin: bool = False
 

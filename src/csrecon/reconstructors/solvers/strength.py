@@ -45,7 +45,7 @@ def automatic(m: Measurement, solve: Solve) -> float:
         found, rule = _discrepancy(m, solve), "the discrepancy principle"
     else:
         found, rule = _cross_validated(m, solve), "cross-validation"
-    log.info("weight %.3g, chosen by %s.", found, rule)
+    log.debug("weight %.3g, chosen by %s", found, rule)
     return found
 
 

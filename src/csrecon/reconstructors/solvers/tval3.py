@@ -58,9 +58,9 @@ class Tval3(Weighted):
     inner: Count = 10
     threshold: Strength = 0.1
 
-    def _at(self, m: Measurement, weight: float, start: Tensor | None) -> Tensor:
+    def image_at(self, m: Measurement, weight: float, start: Tensor | None) -> Tensor:
         """By `tv`, which solves the same problem and keeps more of a warm start."""
-        return TotalVariation()._at(m, weight, start)
+        return TotalVariation().image_at(m, weight, start)
 
     def iterates(self, m: Measurement, start: Tensor | None) -> Iterator[Iterate]:
         """Alternating steps over w and x, with multipliers."""

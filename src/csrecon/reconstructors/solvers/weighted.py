@@ -46,24 +46,19 @@ class Weighted(Solver):
         """The iterations asked for."""
         return self.iterations
 
-    @property
-    def adaptive(self) -> bool:
-        """Whether λ or the number of iterations depends on all planes."""
-        return super().adaptive or self.weight == "auto"
-
     def rule(self, m: Measurement) -> float:
         """λ without `weight`."""
         return self.last
 
-    def settled(self, m: Measurement) -> float:
+    def lowest(self, m: Measurement) -> float:
         """The λ at which this solver ends."""
         if self.weight is None:
             return self.rule(m)
-        return strength.automatic(m, self._at) if self.weight == "auto" else self.weight
+        return strength.automatic(m, self.image_at) if self.weight == "auto" else self.weight
 
     def strengths(self, m: Measurement, start: Tensor | None) -> list[float]:
         """λ of every iteration."""
-        lowest = self.settled(m)
+        lowest = self.lowest(m)
         over = self.continuation
         if over is None:
             over = 0 if start is not None else self.iterations // (2 if self.tolerance else 1)
@@ -71,7 +66,7 @@ class Weighted(Solver):
         fall = falling(max(self.first, lowest), lowest, over) if over else []
         return [*fall, *[lowest] * (self.iterations - over)]
 
-    def _at(self, m: Measurement, weight: float, start: Tensor | None) -> Tensor:
+    def image_at(self, m: Measurement, weight: float, start: Tensor | None) -> Tensor:
         """The image for a constant λ, for the search."""
         trial = replace(self, weight=weight, continuation=0, iterations=_SEARCHED, tolerance=0.0)
         return last(trial.steps(m, start)).image
