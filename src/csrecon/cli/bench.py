@@ -52,7 +52,8 @@ def bench(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="A model name, .safetensors file or hf:owner/name; repeatable.  "
+            help="Model names, separated by commas, each with its options; .safetensors files or "
+            "hf:owner/name; repeatable.  "
             f"[{_default.MODEL}]"
         ),
     ] = None,
@@ -153,6 +154,7 @@ def bench(
         csrecon bench --dataset photos/ --model rcoast --model mine.safetensors -o report/
         csrecon bench --dataset set11 --kind gaussian,hadamard,dct --ratio 0.25
         csrecon bench --dataset set11 --noise-sigma 0,0.02,0.1 --model rcoast-noise
+        csrecon bench --dataset set11 --model tv,tval3,fista:transform=wavelet,lasso,omp
         csrecon bench --preset table1 --jobs 4 -o table1/
         csrecon bench --preset fig8 -o fig8/
         torchrun --nproc-per-node 8 -m csrecon bench --preset table1
@@ -169,7 +171,7 @@ def bench(
     own = (model, ratio is not None, ipl, ipls, block, any(sigmas), kind != "gaussian", perceptual)
     shared = resume or jobs > 1 or batch > 1 or torchrun.launched()
     table = _table(dataset, preset, any(own), shared)
-    names = model or [_default.MODEL]
+    names = [name for text in model or [_default.MODEL] for name in zoo.split_names(text)]
     if (ipl or ipls) and all(map(zoo.is_solver, names)):
         raise UsageError(f"{', '.join(names)}: a classical solver has no layers; leave out --ipl.")
     schedules = [parse.ipl(text) for text in ipl or []] + (parse.ipls(ipls) if ipls else [])

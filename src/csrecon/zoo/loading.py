@@ -4,7 +4,6 @@ A `.safetensors` file that csrecon wrote has its blueprint in its metadata, so i
 without any other file.
 """
 
-import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -16,6 +15,7 @@ from csrecon.errors import ModelError, UsageError
 from csrecon.reconstructors.base import Reconstructor
 from csrecon.reconstructors.options import build
 from csrecon.reconstructors.solvers import SOLVERS
+from csrecon.reconstructors.solvers.frame import Solver
 from csrecon.reconstructors.unfolding import Unfolding
 from csrecon.zoo import hub, store, weights_file
 from csrecon.zoo.cards import card
@@ -43,6 +43,23 @@ def split_name(text: str) -> tuple[str, dict[str, str]]:
             raise UsageError(f"model {text!r}: {key.strip()!r} is given twice.")
         options[key.strip()] = value.strip()
     return name, options
+
+
+def split_names(text: str) -> list[str]:
+    """`tv,fista:iterations=9,size=8,omp` -> the names of several models, each with its options.
+
+    A part after a comma that is name=value is an option of the model before it. The path of a
+    .safetensors file is one name.
+    """
+    if text.endswith(".safetensors"):
+        return [text]
+    names: list[str] = []
+    for part in text.split(","):
+        if names and ":" in names[-1] and ":" not in part and "=" in part:
+            names[-1] += f",{part}"
+        else:
+            names.append(part)
+    return names
 
 
 def is_solver(text: str) -> bool:
@@ -100,6 +117,6 @@ def identity(model: Reconstructor) -> dict[str, Any]:
             "weights": hashlib.sha256(to_bytes(weights_file.tensors(model))).hexdigest(),
         }
     for name, solver in SOLVERS.items():
-        if type(model) is solver and dataclasses.is_dataclass(model):
-            return {"solver": name, **dataclasses.asdict(model)}
+        if type(model) is solver and isinstance(model, Solver):
+            return {"solver": name, **model.identity()}
     raise ModelError(f"{type(model).__name__}: has no name in the zoo, so it cannot be identified.")
