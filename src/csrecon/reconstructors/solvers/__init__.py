@@ -3,8 +3,13 @@
 from collections.abc import Callable
 
 from csrecon.reconstructors.base import Reconstructor
+from csrecon.reconstructors.solvers.denoise import Denoise
 from csrecon.reconstructors.solvers.fista import Fista
 from csrecon.reconstructors.solvers.tv import TotalVariation
 
-SOLVERS: dict[str, Callable[..., Reconstructor]] = {"fista": Fista, "tv": TotalVariation}
+SOLVERS: dict[str, Callable[..., Reconstructor]] = {
+    "denoise": Denoise,
+    "fista": Fista,
+    "tv": TotalVariation,
+}
 """Name -> solver, a dataclass whose fields are its options."""
