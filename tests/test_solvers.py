@@ -127,7 +127,7 @@ def test_plain_proximal_gradient_steps_never_raise_the_objective(kind):
 
     def prox(v, weight):
         code = soft_threshold(block_dct(v, 16, 5), weight)
-        return block_dct(code, 16, 5, inverse=True)
+        return block_dct(code, 16, 5, inverse=True), None
 
     def objective(x):
         misfit = 0.5 * (m.operator(x) - m.y).double().square().sum()
@@ -139,7 +139,7 @@ def test_plain_proximal_gradient_steps_never_raise_the_objective(kind):
     assert costs[-1] < 0.99 * costs[0]
     faster = list(proximal_gradient(m, prox, [strength] * 30))
     assert objective(faster[-1].image) <= costs[-1] * (1 + 1e-6)
-    assert [step.index for step in faster] == list(range(1, 31))
+    assert len(faster) == 30
 
 
 def test_strengths_fall_geometrically():
@@ -198,6 +198,7 @@ def test_options_by_name():
         "size": 8,
         "first": 0.1,
         "last": 0.01,
+        "tolerance": 0.0,
     }
     assert zoo.is_solver("tv:iterations=5") and not zoo.is_solver("rcoast")
 

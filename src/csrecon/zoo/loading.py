@@ -19,6 +19,8 @@ from csrecon.reconstructors.denoisers import DENOISERS, Denoiser
 from csrecon.reconstructors.denoisers.network import NetworkDenoiser
 from csrecon.reconstructors.options import build, options_of
 from csrecon.reconstructors.solvers import SOLVERS
+from csrecon.reconstructors.solvers.denoise import Prior
+from csrecon.reconstructors.solvers.frame import Solver
 from csrecon.reconstructors.unfolding import Unfolding
 from csrecon.zoo import hub, store, weights_file
 from csrecon.zoo.cards import card, cards
@@ -152,13 +154,11 @@ def identity(model: Reconstructor | Denoiser) -> dict[str, Any]:
             "blueprint": json.loads(model.blueprint),
             "weights": hashlib.sha256(to_bytes(weights_file.tensors(model))).hexdigest(),
         }
-    if dataclasses.is_dataclass(model):
-        named = {type_: ("solver", name) for name, type_ in SOLVERS.items()}
-        named |= {type_: ("denoiser", name) for name, type_ in DENOISERS.items()}
-        if type(model) in named:
-            kind, name = named[type(model)]
-            fields = {f.name.rstrip("_"): getattr(model, f.name) for f in dataclasses.fields(model)}
-            if _WITH in fields:
-                fields[_WITH] = identity(fields[_WITH])
-            return {kind: name, **fields}
+    for name, solver in SOLVERS.items():
+        if type(model) is solver and isinstance(model, Solver):
+            found = {"solver": name, **model.identity()}
+            return found | {_WITH: identity(model.with_)} if isinstance(model, Prior) else found
+    for name, build_denoiser in DENOISERS.items():
+        if type(model) is build_denoiser and dataclasses.is_dataclass(model):
+            return {"denoiser": name, **dataclasses.asdict(model)}
     raise ModelError(f"{type(model).__name__}: has no name in the zoo, so it cannot be identified.")

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from csrecon.reconstructors.base import Reconstructor
 from csrecon.reconstructors.solvers.denoise import Denoise
 from csrecon.reconstructors.solvers.fista import Fista
+from csrecon.reconstructors.solvers.frame import Solver
 from csrecon.reconstructors.solvers.tv import TotalVariation
 
-SOLVERS: dict[str, Callable[..., Reconstructor]] = {
+SOLVERS: dict[str, Callable[..., Solver]] = {
     "denoise": Denoise,
     "fista": Fista,
     "tv": TotalVariation,

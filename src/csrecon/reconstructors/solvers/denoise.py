@@ -2,15 +2,15 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
 
 from pydantic import Field
 from torch import Tensor
 
 from csrecon.errors import UsageError
-from csrecon.reconstructors.base import Step, last
 from csrecon.reconstructors.denoisers.base import Denoiser
+from csrecon.reconstructors.solvers.frame import Iterate, Solver
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.noise import estimated_sigma
 from csrecon.sensing.operators import IdentityOperator
@@ -22,19 +22,33 @@ NoiseLevel = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
-class Denoise:
-    """One application of a denoiser.
+class Prior(Solver):
+    """A solver whose prior is a denoiser, its option `with`.
 
     Attributes:
         with_: the denoiser.
-        sigma: the noise σ; None for that of the measurement, or for an estimate if it is unknown.
     """
 
     with_: Denoiser
-    sigma: NoiseLevel | None = None
 
-    def steps(self, m: Measurement) -> Iterator[Step]:
-        """The denoised image, as the only iterate.
+    def identity(self) -> dict[str, Any]:
+        """The options without the denoiser, which has an identity of its own."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "with_"}
+
+
+@dataclass(frozen=True)
+class Denoise(Prior):
+    """One application of a denoiser.
+
+    Attributes:
+        sigma: the noise σ; None for that of the measurement, or for an estimate if it is unknown.
+    """
+
+    sigma: NoiseLevel | None = None
+    tolerance = 0.0
+
+    def most(self, m: Measurement) -> int:
+        """One.
 
         Raises:
             UsageError: another operator than the identity.
@@ -45,12 +59,27 @@ class Denoise:
                 "identity (`csrecon sample --kind identity`, or an image file). For this one use "
                 "pnp, which combines a denoiser with any operator."
             )
+        return 1
+
+    def iterates(self, m: Measurement, start: Tensor | None) -> Iterator[Iterate]:
+        """The denoised image.
+
+        Raises:
+            UsageError: a warm start.
+        """
+        if start is not None:
+            raise UsageError("denoise: one application of a denoiser has no start; leave it out.")
         sigma = self.sigma or m.noise
         if not sigma:
             sigma = estimated_sigma(m.y)
             log.info("noise: σ %.4g, estimated from the image.", sigma)
-        yield Step(self.with_(m.y, sigma), m.y.new_zeros(()), 1, 1)
+        yield Iterate(self.with_(m.y, sigma), {SIGMA: sigma})
 
-    def __call__(self, m: Measurement) -> Tensor:
-        """The denoised image, (B, C, H, W), not clipped."""
-        return last(self.steps(m)).image
+    @property
+    def adaptive(self) -> bool:
+        """Whether σ may be estimated, from all planes."""
+        return self.sigma is None
+
+
+SIGMA = "sigma"
+"""The name of a fact: the noise σ that the denoiser assumed."""
