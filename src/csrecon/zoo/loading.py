@@ -125,16 +125,19 @@ def denoiser(text: str) -> Denoiser:
             return build(DENOISERS, "denoiser", name, options)
         except ModelError as error:
             raise UsageError(str(error)) from error
-    if (
-        text not in cards()
-        and not text.endswith(".safetensors")
-        and not text.startswith(hub.PREFIX)
-    ):
+    is_file = text.endswith(".safetensors") or text.startswith(hub.PREFIX)
+    model, at, ipl = (text, "", "") if is_file else text.partition("@")
+    if not is_file and model not in cards():
         known = [*DENOISERS, *(name for name, c in cards().items() if c.task == "denoising")]
-        raise UsageError(f"unknown denoiser {name!r}: {nearest(name, known)}")
-    network = load(text)
+        raise UsageError(f"unknown denoiser {model!r}: {nearest(model, known)}")
+    network = load(model)
     if not isinstance(network, Unfolding):
         raise UsageError(f"{text!r} is no denoiser.")
+    if at:
+        if not ipl.isdecimal():
+            raise UsageError(f"denoiser {text!r}: expected {model}@IPL, as {model}@4.")
+        network = network.at(int(ipl))
+        network.check_allowed()
     try:
         return NetworkDenoiser(network)
     except ModelError as error:
@@ -148,7 +151,7 @@ def identity(model: Reconstructor | Denoiser) -> dict[str, Any]:
         ModelError: a model that was not built by name.
     """
     if isinstance(model, NetworkDenoiser):
-        model = model.network
+        return {**identity(model.network), "ipl": str(model.network.schedule)}
     if isinstance(model, Unfolding) and model.blueprint is not None:
         return {
             "blueprint": json.loads(model.blueprint),

@@ -16,7 +16,8 @@ from csrecon.sensing.operators import IdentityOperator
 class NetworkDenoiser:
     """An unfolding network of the task `denoising`, applied to identity measurements.
 
-    The network is conditioned on σ; above the trained range it assumes the largest trained σ.
+    For noise above the trained range, image and noise are scaled down around 1/2 to the largest σ
+    of the range, and the result is scaled back.
 
     Raises:
         ModelError: a network that was trained for something else.
@@ -43,7 +44,8 @@ class NetworkDenoiser:
             return x
         with torch.inference_mode(False):  # inference tensors could not be trained later
             network = self.network.to(x.device)
+        scale = min(1.0, network.modulation.most_noise / sigma)
         channels, height, width = x.shape[1:]
-        operator = IdentityOperator((channels, height, width))
-        denoised: Tensor = network(Measurement(operator, x, noise=sigma))
-        return denoised
+        operator, y = IdentityOperator((channels, height, width)), 0.5 + scale * (x - 0.5)
+        denoised: Tensor = network(Measurement(operator, y, noise=scale * sigma))
+        return 0.5 + (denoised - 0.5) / scale

@@ -2,14 +2,18 @@
 
 from collections.abc import Callable
 
+from csrecon.reconstructors.solvers.damp import Damp
 from csrecon.reconstructors.solvers.denoise import Denoise
 from csrecon.reconstructors.solvers.fista import Fista
 from csrecon.reconstructors.solvers.frame import Solver
+from csrecon.reconstructors.solvers.pnp import PlugAndPlay
 from csrecon.reconstructors.solvers.tv import TotalVariation
 
 SOLVERS: dict[str, Callable[..., Solver]] = {
+    "damp": Damp,
     "denoise": Denoise,
     "fista": Fista,
+    "pnp": PlugAndPlay,
     "tv": TotalVariation,
 }
 """Name -> solver, a dataclass whose fields are its options."""
