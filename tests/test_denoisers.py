@@ -1,5 +1,6 @@
 """Denoisers: their contract, alone and by name, and `denoise` on identity measurements."""
 
+import re
 from functools import cache
 
 import numpy as np
@@ -18,7 +19,7 @@ from csrecon.reconstructors.solvers.denoise import Denoise
 from csrecon.sensing.noise import estimated_sigma
 from csrecon.zoo import cards, weights_file
 from tests.checks import check_reconstructor
-from tests.conftest import scene
+from tests.conftest import ROOT, scene
 
 LEVELS = (0.05, 0.1, 0.3)
 
@@ -223,3 +224,13 @@ def test_a_measurement_file_is_denoised(tmp_path):
     assert "PSNR" in result.stdout
     run("sample", "img.png", "--ratio", 0.3, "-o", "block.npy")
     result = run("reconstruct", "block.npy", "--model", "denoise", code=2)
+
+
+def test_python_of_the_page():
+    page = (ROOT / "docs" / "denoisers.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    names = {"image": photo(), "planes": noisy(0.1, 2)[1]}
+    exec(example, names)
+    assert names["wavelet"] == names["same"]
+    assert names["smooth"].shape == names["planes"].shape
+    assert names["x"].shape == photo().shape

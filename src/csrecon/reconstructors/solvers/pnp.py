@@ -38,12 +38,16 @@ _JITTER = 1e-4  # least μ of an operator whose AAᵀ may be singular
 
 @dataclass(frozen=True)
 class PlugAndPlay(Prior):
-    """The solver: `iterations` steps with the σ of the denoiser from `first` to `last`."""
+    """The solver: `iterations` steps with the σ of the denoiser from `first` to `last`.
+
+    The defaults were chosen with `wavelet` on two images of BSD400, noiseless, at ratios 0.1, 0.25
+    and 0.5.
+    """
 
     method: Literal["admm", "hqs", "pg"] = "admm"
-    iterations: Count = 30
+    iterations: Count = 20
     first: NoiseLevel = 0.2
-    last: NoiseLevel = 0.01
+    last: NoiseLevel = 0.02
     tolerance: Tolerance = 0.0
 
     def most(self, m: Measurement) -> int:
