@@ -11,12 +11,12 @@ from csrecon import zoo
 from csrecon.errors import UsageError
 from csrecon.reconstructors.solvers.damp import Damp
 from csrecon.reconstructors.solvers.denoise import SIGMA
-from csrecon.reconstructors.solvers.fista import block_dct, soft_threshold
 from csrecon.reconstructors.solvers.frame import STRENGTH
 from csrecon.reconstructors.solvers.pnp import PlugAndPlay, fitted
 from csrecon.reconstructors.solvers.proximal import falling, proximal_gradient
 from csrecon.reconstructors.starts import MarkovStart
 from csrecon.sensing.operators.base import Scaled
+from csrecon.sensing.operators.transforms import dct_basis
 from tests.checks import check_reconstructor
 from tests.test_denoisers import photo
 from tests.test_solvers import KINDS, measured
@@ -25,9 +25,10 @@ TV, WAVELET = zoo.denoiser("tv:iterations=10"), zoo.denoiser("wavelet")
 
 
 def dct(v, sigma):
-    """A proximal operator: it moves every coefficient by at most σ."""
-    code = soft_threshold(block_dct(v, 8, 3), sigma)
-    return block_dct(code, 8, 3, inverse=True)
+    """A proximal operator: it moves every coefficient of the DCT by at most σ."""
+    rows, columns = (torch.from_numpy(dct_basis(side)).to(v) for side in v.shape[-2:])
+    code = rows @ v @ columns.T
+    return rows.T @ (code.sign() * (code.abs() - sigma).relu()) @ columns
 
 
 def psnr(x):
