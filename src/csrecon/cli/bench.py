@@ -46,7 +46,7 @@ def bench(
         str | None,
         typer.Option(
             help="Instead, a table or an ablation of the paper: table1, table2, ablation, fig6 "
-            "(recursion), fig7 (RFMU) or fig8 (IPL)."
+            "(recursion), fig7 (RFMU) or fig8 (IPL); or denoise, noise of σ 15, 25 and 50 of 255."
         ),
     ] = None,
     model: Annotated[
@@ -157,6 +157,7 @@ def bench(
         csrecon bench --dataset set11 --model tv,tval3,fista:transform=wavelet,lasso,omp
         csrecon bench --preset table1 --jobs 4 -o table1/
         csrecon bench --preset fig8 -o fig8/
+        csrecon bench --preset denoise --jobs 2
         torchrun --nproc-per-node 8 -m csrecon bench --preset table1
     """
     from csrecon import metrics, zoo
@@ -191,8 +192,8 @@ def bench(
             execution.choose(chosen, precision, tile),
             range(seed, seed + seeds),
             metrics.protocol(protocol),
-            sigmas,
-            [part.strip() for part in kind.split(",")],
+            list(table.columns) if table and table.noise else sigmas,
+            ["identity"] if table and table.noise else [part.strip() for part in kind.split(",")],
             parse.blocks(block),
             perceptual,
             batch,

@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 def reconstruct(
     measurements: Annotated[
         list[str],
-        typer.Argument(help="Measurement files, folders or globs.", metavar="MEASUREMENT"),
+        typer.Argument(
+            help="Measurement files, folders or globs; images for `--model denoise`.",
+            metavar="MEASUREMENT",
+        ),
     ],
     model: Annotated[
         str,
@@ -86,6 +89,7 @@ def reconstruct(
         csrecon reconstruct y.npy --ref img.png
         csrecon reconstruct y.npy --check --uncertainty sigma.tif
         csrecon reconstruct y.npy --model tv:weight=auto,tolerance=1e-4 --init-model fista -v
+        csrecon reconstruct noisy.png --model denoise:with=nlm
         csrecon reconstruct lab.npy --phi phi.npy --shape 480x288 -o lab.tif
         csrecon reconstruct lab.mat --var y --phi lab.mat:phi --shape 480x288 --pixel-order F
         csrecon reconstruct measurements/ -o images/
@@ -107,7 +111,7 @@ def reconstruct(
         many,
         output,
         ".png",
-        lambda source: source.with_suffix(".png"),
+        _beside,
         lambda target: (target,),
         overwrite,
     )
@@ -222,6 +226,13 @@ class _Work:
 
         return self.model in cards.cards() and cards.card(self.model).per_ratio
 
+    @property
+    def denoises(self) -> bool:
+        """Whether the model denoises images."""
+        from csrecon import zoo
+
+        return zoo.split_name(self.model)[0] == "denoise"
+
     def load(self, task: batch.Task) -> _Input:
         """Read a measurement, and its original if there is one."""
         from csrecon.evaluation import references
@@ -230,7 +241,10 @@ class _Work:
         files.refuse_existing(task.target, overwrite=self.overwrite)
         if not self.named:
             images.refuse_other(task.target)
-        loaded = lab.load(task.source, self.laboratory, self.matrix)
+        if self.denoises and task.source.suffix.lower() in images.SUFFIXES:
+            loaded = lab.noisy(task.source)
+        else:
+            loaded = lab.load(task.source, self.laboratory, self.matrix)
         original = None
         if self.originals is not None:
             reference = self.originals.of(task.source.stem)
@@ -326,6 +340,14 @@ class _Work:
             **score,
             **solver.reason(made.convergence, made.stopped),
         }
+
+
+def _beside(source: Path) -> Path:
+    """The output of a measurement, or of an image, which keeps its own name."""
+    from csrecon.io import images
+
+    image = source.suffix.lower() in images.SUFFIXES
+    return source.with_name(f"{source.stem}_denoised.png" if image else f"{source.stem}.png")
 
 
 def _report(results: list[dict[str, Any]]) -> None:

@@ -4,6 +4,7 @@ A `.safetensors` file that csrecon wrote has its blueprint in its metadata, so i
 without any other file.
 """
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -11,14 +12,20 @@ from typing import Any
 
 from safetensors.torch import save as to_bytes
 
-from csrecon.errors import ModelError, UsageError
+from csrecon import _default
+from csrecon.errors import ModelError, UsageError, nearest
 from csrecon.reconstructors.base import Reconstructor
-from csrecon.reconstructors.options import build
+from csrecon.reconstructors.denoisers import DENOISERS, Denoiser
+from csrecon.reconstructors.denoisers.network import NetworkDenoiser
+from csrecon.reconstructors.options import build, options_of
 from csrecon.reconstructors.solvers import SOLVERS
+from csrecon.reconstructors.solvers.denoise import Prior
 from csrecon.reconstructors.solvers.frame import Solver
 from csrecon.reconstructors.unfolding import Unfolding
 from csrecon.zoo import hub, store, weights_file
-from csrecon.zoo.cards import card
+from csrecon.zoo.cards import card, cards
+
+_WITH = "with"  # the option of a solver that names its denoiser
 
 
 def split_name(text: str) -> tuple[str, dict[str, str]]:
@@ -29,20 +36,25 @@ def split_name(text: str) -> tuple[str, dict[str, str]]:
     Raises:
         UsageError: text after the colon that is not name=value.
     """
-    if text.startswith(hub.PREFIX) or text.endswith(".safetensors"):
-        return text, {}
     name, colon, rest = text.partition(":")
-    options = {}
-    for part in rest.split(",") if colon else []:
+    if text.startswith(hub.PREFIX) or (text.endswith(".safetensors") and name not in SOLVERS):
+        return text, {}
+    return name, _options(f"model {text!r}", rest.split(",") if colon else [], "NAME:a=1,b=2")
+
+
+def _options(label: str, parts: list[str], form: str) -> dict[str, str]:
+    """Options by name, as texts, from parts that are each name=value."""
+    options: dict[str, str] = {}
+    for part in parts:
         key, equals, value = part.partition("=")
         if not (equals and key.strip() and value.strip()):
             raise UsageError(
-                f"model {text!r}: {part!r} is no option; expected NAME:option=value,option=value."
+                f"{label}: {part!r} is no option; expected NAME:option=value, as {form}."
             )
         if key.strip() in options:
-            raise UsageError(f"model {text!r}: {key.strip()!r} is given twice.")
+            raise UsageError(f"{label}: {key.strip()!r} is given twice.")
         options[key.strip()] = value.strip()
-    return name, options
+    return options
 
 
 def split_names(text: str) -> list[str]:
@@ -85,10 +97,7 @@ def load(name: str | Path, ratio: float | None = None) -> Reconstructor:
         return weights_file.load(name)
     model, options = split_name(name)
     if model in SOLVERS:
-        try:
-            return build(SOLVERS, "solver", model, options)
-        except ModelError as error:
-            raise UsageError(str(error)) from error
+        return _solver(model, options)
     if model.endswith(".safetensors"):
         return weights_file.load(Path(model))
     if model.startswith(hub.PREFIX):
@@ -105,12 +114,61 @@ def load(name: str | Path, ratio: float | None = None) -> Reconstructor:
     return weights_file.build(entry.blueprint(), path)
 
 
-def identity(model: Reconstructor) -> dict[str, Any]:
-    """What a model's results depend on: blueprint and weights, or a solver's name and options.
+def _solver(name: str, options: dict[str, Any]) -> Reconstructor:
+    if _WITH in options_of(SOLVERS[name]):
+        options = {**options, _WITH: denoiser(options.get(_WITH, _default.DENOISER))}
+    try:
+        return build(SOLVERS, "solver", name, options)
+    except ModelError as error:
+        raise UsageError(str(error)) from error
+
+
+def denoiser(text: str) -> Denoiser:
+    """A denoiser by name.
+
+    Args:
+        text: `wavelet`, or with options `nlm:patch=5:distance=9`; or a network that was trained
+            for denoising, as in `load`.
+
+    Raises:
+        UsageError: unknown name or option.
+        ModelError, InputError, ResourceError: of a network, as in `load`, or one that was trained
+            for something else.
+    """
+    name, *parts = text.split(":")
+    if name in DENOISERS:
+        options = _options(f"denoiser {text!r}", parts, "NAME:a=1:b=2")
+        try:
+            return build(DENOISERS, "denoiser", name, options)
+        except ModelError as error:
+            raise UsageError(str(error)) from error
+    is_file = text.endswith(".safetensors") or text.startswith(hub.PREFIX)
+    model, at, ipl = (text, "", "") if is_file else text.partition("@")
+    if not is_file and model not in cards():
+        known = [*DENOISERS, *(name for name, c in cards().items() if c.task == "denoising")]
+        raise UsageError(f"unknown denoiser {model!r}: {nearest(model, known)}")
+    network = load(model)
+    if not isinstance(network, Unfolding):
+        raise UsageError(f"{text!r} is no denoiser.")
+    if at:
+        if not ipl.isdecimal():
+            raise UsageError(f"denoiser {text!r}: expected {model}@IPL, as {model}@4.")
+        network = network.at(int(ipl))
+        network.check_allowed()
+    try:
+        return NetworkDenoiser(network)
+    except ModelError as error:
+        raise ModelError(f"model {text!r}: {error}") from error
+
+
+def identity(model: Reconstructor | Denoiser) -> dict[str, Any]:
+    """What results depend on: blueprint and weights, or the name and options of a solver.
 
     Raises:
         ModelError: a model that was not built by name.
     """
+    if isinstance(model, NetworkDenoiser):
+        return {**identity(model.network), "ipl": str(model.network.schedule)}
     if isinstance(model, Unfolding) and model.blueprint is not None:
         return {
             "blueprint": json.loads(model.blueprint),
@@ -118,5 +176,9 @@ def identity(model: Reconstructor) -> dict[str, Any]:
         }
     for name, solver in SOLVERS.items():
         if type(model) is solver and isinstance(model, Solver):
-            return {"solver": name, **model.identity()}
+            found = {"solver": name, **model.identity()}
+            return found | {_WITH: identity(model.with_)} if isinstance(model, Prior) else found
+    for name, build_denoiser in DENOISERS.items():
+        if type(model) is build_denoiser and dataclasses.is_dataclass(model):
+            return {"denoiser": name, **dataclasses.asdict(model)}
     raise ModelError(f"{type(model).__name__}: has no name in the zoo, so it cannot be identified.")
