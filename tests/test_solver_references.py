@@ -144,8 +144,21 @@ def test_the_gap_bounds_what_is_left():
             assert step.facts[GAP] >= (step.facts[OBJECTIVE] - least) * (1 - 1e-6)
         assert told[-1].facts[GAP] < 1e-3 * least
         zero = torch.zeros_like(steps[-1].image)
-        gap = duality_gap(m, dct(8), zero, 100.0)
-        assert gap == pytest.approx(0, abs=1e-4 * float(m.y.square().sum()))
+        assert duality_gap(m, dct(8), zero, 100.0) == 0  # the minimum for so large a λ
+
+
+def test_the_gap_is_primal_minus_dual():
+    """By the definition, with a dual point found by trying multiples of the residual."""
+    m = small()
+    a, y = synthesis(m, dct(16)), m.y.flatten().double().numpy()
+    x = torch.from_numpy(IMAGE[:12, :12].copy())[None, None]
+    code = dct(16).forward(x, 0).flatten().double().numpy()
+    r = y - a @ code
+    primal = 0.5 * r @ r + 0.02 * np.abs(code).sum()
+    most = 0.02 / np.abs(a.T @ r).max()
+    scales = np.linspace(-most, most, 20001)
+    dual = max(0.5 * y @ y - 0.5 * np.square(y - s * r).sum() for s in scales)
+    assert duality_gap(m, dct(16), x, 0.02) == pytest.approx(primal - dual, rel=1e-4)
 
 
 def test_lasso_has_a_fixed_grid():

@@ -159,7 +159,7 @@ class Omp(Solver):
                 blocks = (found.code() / norms) @ dictionary.T
             left = found.residual.norm(dim=1)
             done = not bool((found.active & (left > max(limit, 1e-6))).any())
-            facts = {RESIDUAL: float(left.double().square().sum().sqrt())}
+            facts = {RESIDUAL: float(left.norm())}
             image = operator.assemble(blocks.view(len(m.y), *operator.grid, operator.n))
             reason = f"{most} atoms" if index == most else ""
             yield Iterate(image, facts, False, "no block above its tolerance" if done else reason)
@@ -170,7 +170,7 @@ class Omp(Solver):
         """The atoms, (n, K)."""
         if self._atoms is None:
             down, across = (dct_basis(side) for side in operator.block)
-            return torch.from_numpy(np.kron(down, across).T)
+            return torch.from_numpy(np.kron(down, across).T).float()
         if len(self._atoms) != operator.n:
             raise UsageError(
                 f"dictionary {self.dictionary} of shape {tuple(self._atoms.shape)}: blocks of "

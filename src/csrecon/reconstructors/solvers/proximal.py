@@ -72,7 +72,7 @@ def facts(misfit: Tensor, strength: float, penalty: float | None) -> dict[str, f
         strength: λ.
         penalty: R(x), if it is known.
     """
-    energy = float(misfit.double().square().sum())
+    energy = float(misfit.square().sum())
     found = {STRENGTH: strength, RESIDUAL: math.sqrt(energy)}
     if penalty is not None:
         found[OBJECTIVE] = energy / 2 + strength * penalty

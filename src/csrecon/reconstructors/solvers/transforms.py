@@ -171,4 +171,4 @@ def soft_threshold(code: Tensor, strength: float) -> Tensor:
 
 def magnitudes(code: Tensor) -> float:
     """The ℓ1 norm of (B, C, H, W), where the channels of a complex coefficient count as one."""
-    return float(torch.linalg.vector_norm(code, dim=1).double().sum())
+    return float(torch.linalg.vector_norm(code, dim=1).sum())

@@ -94,7 +94,7 @@ class Tval3(Weighted):
             moved = step * slope**0.5 / max(float(x.norm()), 1e-30)
             step, since = steepest, since + 1
             settled = strengths[max(0, index - 2)] == weight == strengths[-1]
-            yield Iterate(x, facts(misfit, weight, float(lengths(d).double().sum())), settled)
+            yield Iterate(x, facts(misfit, weight, float(lengths(d).sum())), settled)
             if since >= self.inner or moved < _STILL:
                 p = p - (d - shrink(d - self.threshold * p, self.threshold)) / self.threshold
                 misfit, d = m.operator(x) - m.y, differences(x)
