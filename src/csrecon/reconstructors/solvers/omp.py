@@ -35,7 +35,7 @@ _DEPENDENT = 1e-4  # relative norm of an atom outside the span of the support
 
 @dataclass
 class Support:
-    """What is known of every block after some steps; `grown` adds an atom to each.
+    """What is known of every block after some steps; `grow` adds an atom to each.
 
     Attributes:
         atoms: Φ D with columns of norm 1, (m, K).
