@@ -1,5 +1,7 @@
 """Solvers against independent implementations, and the transforms that they threshold in."""
 
+import sys
+
 import numpy as np
 import pytest
 import pywt
@@ -70,6 +72,7 @@ def test_shifts_are_circular_for_wavelets():
     [
         ("transform=wavelet,wavelet=sim4", "did you mean 'sym4'"),
         ("transform=wavelet,wavelet=bior2.2", "not orthogonal"),
+        ("transform=wavelet,wavelet=dmey", "not orthogonal"),
         ("transform=fourier", "transform='fourier'"),
         ("levels=0", "levels='0'"),
         ("weight=0", "weight"),
@@ -84,6 +87,13 @@ def test_options_that_cannot_be(options, message):
     for name in ("ista", "fista", "lasso"):
         with pytest.raises(UsageError, match=message):
             csrecon.load(f"{name}:{options}")
+
+
+def test_wavelets_need_an_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pywt", None)
+    assert csrecon.load("fista:wavelet=coif2").wavelet == "coif2"  # not used
+    with pytest.raises(UsageError, match=r"csrecon\[solvers\]"):
+        csrecon.load("fista:transform=wavelet,wavelet=coif2")
 
 
 # --- Lasso ---
