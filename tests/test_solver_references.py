@@ -1,5 +1,7 @@
 """Solvers against independent implementations, and the transforms that they threshold in."""
 
+import sys
+
 import numpy as np
 import pytest
 import pywt
@@ -52,7 +54,7 @@ def test_transforms_are_orthonormal(name, shape):
 @pytest.mark.parametrize("name", ["haar", "db2", "sym4", "coif1"])
 @pytest.mark.parametrize("levels", [1, 3])
 def test_wavelets_are_those_of_pywavelets(name, levels):
-    x = torch.randn(32, 48, dtype=torch.float64)
+    x = torch.randn(64, 96, dtype=torch.float64)
     found = wavelet(name, levels).forward(x[None, None], 0)[0, 0]
     parts = pywt.wavedec2(x.numpy(), name, mode="periodization", level=levels)
     np.testing.assert_allclose(found, pywt.coeffs_to_array(parts)[0], atol=1e-10)
@@ -70,6 +72,7 @@ def test_shifts_are_circular_for_wavelets():
     [
         ("transform=wavelet,wavelet=sim4", "did you mean 'sym4'"),
         ("transform=wavelet,wavelet=bior2.2", "not orthogonal"),
+        ("transform=wavelet,wavelet=dmey", "not orthogonal"),
         ("transform=fourier", "transform='fourier'"),
         ("levels=0", "levels='0'"),
         ("weight=0", "weight"),
@@ -84,6 +87,13 @@ def test_options_that_cannot_be(options, message):
     for name in ("ista", "fista", "lasso"):
         with pytest.raises(UsageError, match=message):
             csrecon.load(f"{name}:{options}")
+
+
+def test_wavelets_need_an_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pywt", None)
+    assert csrecon.load("fista:wavelet=coif2").wavelet == "coif2"  # not used
+    with pytest.raises(UsageError, match=r"csrecon\[solvers\]"):
+        csrecon.load("fista:transform=wavelet,wavelet=coif2")
 
 
 # --- Lasso ---
@@ -144,8 +154,21 @@ def test_the_gap_bounds_what_is_left():
             assert step.facts[GAP] >= (step.facts[OBJECTIVE] - least) * (1 - 1e-6)
         assert told[-1].facts[GAP] < 1e-3 * least
         zero = torch.zeros_like(steps[-1].image)
-        gap = duality_gap(m, dct(8), zero, 100.0)
-        assert gap == pytest.approx(0, abs=1e-4 * float(m.y.square().sum()))
+        assert duality_gap(m, dct(8), zero, 100.0) == 0  # the minimum for so large a λ
+
+
+def test_the_gap_is_primal_minus_dual():
+    """By the definition, with a dual point found by trying multiples of the residual."""
+    m = small()
+    a, y = synthesis(m, dct(16)), m.y.flatten().double().numpy()
+    x = torch.from_numpy(IMAGE[:12, :12].copy())[None, None]
+    code = dct(16).forward(x, 0).flatten().double().numpy()
+    r = y - a @ code
+    primal = 0.5 * r @ r + 0.02 * np.abs(code).sum()
+    most = 0.02 / np.abs(a.T @ r).max()
+    scales = np.linspace(-most, most, 20001)
+    dual = max(0.5 * y @ y - 0.5 * np.square(y - s * r).sum() for s in scales)
+    assert duality_gap(m, dct(16), x, 0.02) == pytest.approx(primal - dual, rel=1e-4)
 
 
 def test_lasso_has_a_fixed_grid():

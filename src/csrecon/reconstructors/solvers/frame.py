@@ -94,7 +94,7 @@ class Solver(ABC):
             CheckError: it diverges.
         """
         most = self.most(m)
-        energy = float(m.y.double().square().sum()) / 2
+        energy = float(m.y.square().sum()) / 2
         rules = _Rules(type(self).__name__, self.tolerance, _NOTHING * energy, keep_going)
         for index, made in enumerate(self.iterates(m, _checked(start, m)), start=1):
             reason = rules.reason(made, index, most)

@@ -1,8 +1,12 @@
 """Lasso: min_x P(x) = ½‖Ax - y‖² + λ‖Wx‖₁ to a certified accuracy, the duality gap.
 
 Every θ with ‖W Aᵀ θ‖_∞ ≤ λ bounds the minimum from below by D(θ) = ½‖y‖² - ½‖y - θ‖². θ is the
-multiple of the residual y - Ax that is feasible and has the largest D, for every plane its own.
-The gap P(x) - D(θ) is zero at the minimum. For complex images ‖·‖_∞ is the largest magnitude.
+multiple of the residual r = y - Ax that is feasible and has the largest D, for every plane its own.
+The gap, which is zero at the minimum, is a sum of terms that cannot be negative:
+
+    P(x) - D(θ) = ½‖r - θ‖² + Σ_i (λ |(Wx)_i| - (Wx)_i (W Aᵀ θ)_i).
+
+For complex images the magnitudes and inner products are those of both channels.
 
 The iterations are FISTA's with restarts, with a grid of W that does not move.
 
@@ -30,17 +34,16 @@ _EVERY = 10  # iterations from one gap to the next, which costs as much as an it
 def duality_gap(m: Measurement, transform: Transform, x: Tensor, strength: float) -> float:
     """P(x) - D(θ) ≥ 0, summed over the planes of x (B, C, H, W)."""
     residual = m.y - m.operator(x)
-    seen = transform.forward(m.operator.adjoint(residual), 0)
-    steepest = torch.linalg.vector_norm(seen, dim=1).flatten(1).amax(dim=1).double()
-    y, r = m.y.flatten(1).double(), residual.flatten(1).double()
+    code, seen = transform.forward(x, 0), transform.forward(m.operator.adjoint(residual), 0)
+    y, r = m.y.flatten(1), residual.flatten(1)
+    steepest = torch.linalg.vector_norm(seen, dim=1).flatten(1).amax(dim=1)
     most = strength / steepest.clamp(min=1e-30)
     best = (y * r).sum(dim=1) / r.square().sum(dim=1).clamp(min=1e-30)
-    theta = best.clamp(-most, most)[:, None] * r
-    code = transform.forward(x, 0)
-    sizes = torch.linalg.vector_norm(code, dim=1).flatten(1).double().sum(dim=1)
-    primal = r.square().sum(dim=1) / 2 + strength * sizes
-    dual = (y.square() - (y - theta).square()).sum(dim=1) / 2
-    return float((primal - dual).sum())
+    scale = best.clamp(-most, most)  # θ = scale · r
+    misfit = ((1 - scale) ** 2 * r.square().sum(dim=1)).sum() / 2
+    sizes = strength * torch.linalg.vector_norm(code, dim=1)
+    slack = sizes - scale[:, None, None] * (code * seen).sum(dim=1)
+    return float(misfit + slack.sum())
 
 
 @dataclass(frozen=True)

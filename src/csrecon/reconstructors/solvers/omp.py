@@ -35,7 +35,7 @@ _DEPENDENT = 1e-4  # relative norm of an atom outside the span of the support
 
 @dataclass
 class Support:
-    """What is known of every block after some steps; `grown` adds an atom to each.
+    """What is known of every block after some steps; `grow` adds an atom to each.
 
     Attributes:
         atoms: Φ D with columns of norm 1, (m, K).
@@ -159,7 +159,7 @@ class Omp(Solver):
                 blocks = (found.code() / norms) @ dictionary.T
             left = found.residual.norm(dim=1)
             done = not bool((found.active & (left > max(limit, 1e-6))).any())
-            facts = {RESIDUAL: float(left.double().square().sum().sqrt())}
+            facts = {RESIDUAL: float(left.norm())}
             image = operator.assemble(blocks.view(len(m.y), *operator.grid, operator.n))
             reason = f"{most} atoms" if index == most else ""
             yield Iterate(image, facts, False, "no block above its tolerance" if done else reason)
@@ -170,7 +170,7 @@ class Omp(Solver):
         """The atoms, (n, K)."""
         if self._atoms is None:
             down, across = (dct_basis(side) for side in operator.block)
-            return torch.from_numpy(np.kron(down, across).T)
+            return torch.from_numpy(np.kron(down, across).T).float()
         if len(self._atoms) != operator.n:
             raise UsageError(
                 f"dictionary {self.dictionary} of shape {tuple(self._atoms.shape)}: blocks of "

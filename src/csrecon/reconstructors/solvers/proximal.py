@@ -53,7 +53,7 @@ def proximal_gradient(
     for index, strength in enumerate(strengths, start=1):
         following, penalty = prox(ahead - m.operator.adjoint(seen_ahead - m.y), strength)
         seen_following = m.operator(following)
-        settled = strengths[max(0, index - 2)] == strength == strengths[-1]
+        settled = is_settled(strengths, index)
         if restart and settled and float(((ahead - following) * (following - x)).sum()) > 0:
             momentum = 1.0
         faster = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
@@ -72,11 +72,16 @@ def facts(misfit: Tensor, strength: float, penalty: float | None) -> dict[str, f
         strength: λ.
         penalty: R(x), if it is known.
     """
-    energy = float(misfit.double().square().sum())
+    energy = float(misfit.square().sum())
     found = {STRENGTH: strength, RESIDUAL: math.sqrt(energy)}
     if penalty is not None:
         found[OBJECTIVE] = energy / 2 + strength * penalty
     return found
+
+
+def is_settled(strengths: Sequence[float], index: int) -> bool:
+    """Whether λ is constant from the iteration before the index-th, counted from 1, to the end."""
+    return strengths[max(0, index - 2)] == strengths[index - 1] == strengths[-1]
 
 
 def falling(first: float, last: float, count: int) -> list[float]:

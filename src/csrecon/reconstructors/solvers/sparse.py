@@ -64,7 +64,7 @@ class Sparse(Weighted):
     spin: bool = True
 
     def __post_init__(self) -> None:
-        """Raise UsageError for an unknown wavelet, ModelError without PyWavelets."""
+        """Raise UsageError for an unknown wavelet, or without PyWavelets."""
         if self.transform == "wavelet":
             filters(self.wavelet)
 

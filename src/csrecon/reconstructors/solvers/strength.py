@@ -63,7 +63,7 @@ def _path(m: Measurement, solve: Solve) -> Iterator[tuple[float, Tensor]]:
 
 
 def _residual(m: Measurement, x: Tensor) -> float:
-    return max(float((m.operator(x) - m.y).double().norm()), 1e-30)
+    return max(float((m.operator(x) - m.y).norm()), 1e-30)
 
 
 def _discrepancy(m: Measurement, solve: Solve) -> float:
@@ -102,7 +102,7 @@ def _cross_validated(m: Measurement, solve: Solve) -> float:
     fewer = without(m, held)
     tried: list[tuple[float, float]] = []  # log λ and error
     for weight, x in _path(fewer, solve):
-        missed = (m.operator(x) - m.y)[:, held].double()
+        missed = (m.operator(x) - m.y)[:, held]
         tried.append((math.log(weight), float(missed.square().mean())))
         if len(tried) - 1 - _least(tried) >= _RISEN:
             break

@@ -49,7 +49,7 @@ def denoise(v: Tensor, weight: float, p: Tensor, iterations: int) -> tuple[Tenso
 
 def total_variation(x: Tensor) -> float:
     """TV of images (B, C, H, W), summed over them."""
-    return float(differences(x).double().square().sum(dim=1).sqrt().sum())
+    return float(differences(x).square().sum(dim=1).sqrt().sum())
 
 
 @dataclass(frozen=True)

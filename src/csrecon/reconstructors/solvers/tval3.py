@@ -21,7 +21,7 @@ from torch import Tensor
 
 from csrecon.reconstructors.schedule import Count
 from csrecon.reconstructors.solvers.frame import Iterate
-from csrecon.reconstructors.solvers.proximal import Strength, facts
+from csrecon.reconstructors.solvers.proximal import Strength, facts, is_settled
 from csrecon.reconstructors.solvers.tv import TotalVariation, differences, differences_adjoint
 from csrecon.reconstructors.solvers.weighted import Weighted
 from csrecon.sensing.measurement import Measurement
@@ -68,8 +68,8 @@ class Tval3(Weighted):
         misfit, d = m.operator(x) - m.y, differences(x)
         p = torch.zeros_like(d)
         strengths = self.strengths(m, start)
-        step = mean = 0.0
-        count, since = 1.0, 0
+        step = mean = count = 0.0
+        since = 0  # steps since the last update of the multipliers
         for index, weight in enumerate(strengths, start=1):
             beta = weight / self.threshold
             w = shrink(d - self.threshold * p, self.threshold)
@@ -81,20 +81,17 @@ class Tval3(Weighted):
             slope = _dot(gradient, gradient)
             curvature = _dot(seen, seen) + beta * _dot(across, across)
             steepest = slope / max(curvature, 1e-30)
-            mean, count = (
-                (value, 1.0)
-                if since == 0
-                else ((_MEMORY * count * mean + value) / (_MEMORY * count + 1), _MEMORY * count + 1)
-            )
+            old = _MEMORY * count if since else 0.0
+            mean, count = (old * mean + value) / (old + 1), old + 1
             step = step or steepest
             if value - step * slope + 0.5 * step**2 * curvature > mean:
                 step = steepest
             x = x - step * gradient
             misfit, d = misfit - step * seen, d - step * across
             moved = step * slope**0.5 / max(float(x.norm()), 1e-30)
-            step, since = steepest, since + 1
-            settled = strengths[max(0, index - 2)] == weight == strengths[-1]
-            yield Iterate(x, facts(misfit, weight, float(lengths(d).double().sum())), settled)
+            step, since = steepest, since + 1  # this step's exact length is the next one's BB
+            told = facts(misfit, weight, float(lengths(d).sum()))
+            yield Iterate(x, told, is_settled(strengths, index))
             if since >= self.inner or moved < _STILL:
                 p = p - (d - shrink(d - self.threshold * p, self.threshold)) / self.threshold
                 misfit, d = m.operator(x) - m.y, differences(x)
