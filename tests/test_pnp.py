@@ -108,6 +108,17 @@ def test_the_denoiser_is_bounded():
     assert float((first.image - start).square().mean().sqrt()) <= 0.02 * 1.01
 
 
+@pytest.mark.parametrize("method", ["pg", "hqs", "admm"])
+def test_it_stops_where_the_iterates_rest(method):
+    m = csrecon.sample(photo(), 0.5, block=16)
+    fixed = PlugAndPlay(dct, method, iterations=300, first=0.005, last=0.005, tolerance=3e-4)
+    *_, last = fixed.steps(m)
+    assert 3 < last.index < 300
+    assert last.stopped == "relative change below 0.0003"
+    falling_ = replace(fixed, iterations=5, first=0.1, tolerance=0.9)
+    assert [step.stopped for step in falling_.steps(m)] == ["", "", "", "", "iterations"]
+
+
 def test_noise_is_not_fitted():
     noisy = csrecon.sample(photo(), 0.3, block=16, noise_sigma=0.05)
     *_, last = PlugAndPlay(TV, iterations=5).steps(noisy)
