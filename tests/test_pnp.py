@@ -180,10 +180,10 @@ def test_pnp_whose_residual_grows_for_a_while_goes_on():
 
 def test_damp_of_planes_is_damp_of_each():
     m = csrecon.sample(np.dstack([photo(), photo()[::-1], photo()[:, ::-1]]), 0.3, block=16)
-    together = Damp(WAVELET, iterations=3)(m)
-    x = torch.cat([Damp(WAVELET, iterations=3)(replace(m, y=plane[None])) for plane in m.y])
-    assert together.shape == x.shape
-    assert (together - x).abs().mean() < 0.01  # the probes differ
+    for iterations, largest in ((1, 1e-6), (3, 0.02)):  # later ones depend on the probes
+        solver = Damp(WAVELET, iterations=iterations)
+        x = torch.cat([solver(replace(m, y=plane[None])) for plane in m.y])
+        assert (solver(m) - x).abs().mean() < largest
 
 
 @pytest.mark.parametrize(

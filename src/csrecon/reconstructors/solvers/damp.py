@@ -40,7 +40,7 @@ _PROBE = 1e-3  # ε, as a share of the largest value
 _LARGEST = 0.95  # of α: a denoiser that removes nothing has α = 1
 _FALLS, _PATIENCE = 0.99, 2  # factor by which σ has to fall, and how often it may not
 _APART = 1.5  # factor between two levels of σ
-_LEVELS = 4  # at most
+_LEVELS = 6  # at most
 
 
 @dataclass(frozen=True)
