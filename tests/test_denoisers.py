@@ -1,6 +1,7 @@
 """Denoisers: their contract, alone and by name, and `denoise` on identity measurements."""
 
 import re
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -229,6 +230,9 @@ def test_noise_is_estimated():
     guessed = csrecon.reconstruct(unknown, "denoise", device="cpu")
     assert np.abs(told - guessed).mean() < 0.01
     assert np.abs(guessed - unknown.y[0, 0].numpy()).mean() > 0.03
+    tv = Denoise(zoo.denoiser("tv"))
+    both = replace(unknown, y=torch.cat([unknown.y, x]))  # every plane has its own noise
+    torch.testing.assert_close(tv(both), torch.cat([tv(unknown), tv(replace(unknown, y=x))]))
 
 
 def run(*words, code=0):

@@ -100,11 +100,6 @@ class Damp(Prior):
             stopped = "σ no longer falls" if resting == _PATIENCE else ""
             yield Iterate(m.consistent(denoised), found, settled=False, stopped=stopped)
 
-    @property
-    def adaptive(self) -> bool:
-        """True: it stops by the σ of all planes."""
-        return True
-
     def _denoised(
         self, r: Tensor, probe: Tensor, sigmas: Tensor, operator: BlockOperator
     ) -> tuple[Tensor, Tensor]:
