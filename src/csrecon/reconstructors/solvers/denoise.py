@@ -18,6 +18,9 @@ from csrecon.sensing.operators import IdentityOperator
 
 log = logging.getLogger(__name__)
 
+SIGMA = "sigma"
+"""The name of a fact: the noise σ that the denoiser assumed."""
+
 NoiseLevel = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """A standard deviation σ of noise, in the units of an image in [0, 1]."""
 
@@ -79,7 +82,3 @@ class Denoise(Prior):
         log.info("noise: σ %s, estimated.", ", ".join(f"{sigma:.4g}" for sigma in sigmas))
         image = torch.cat([self.with_(*pair) for pair in zip(planes, sigmas, strict=True)])
         yield Iterate(image, {SIGMA: max(sigmas)})
-
-
-SIGMA = "sigma"
-"""The name of a fact: the noise σ that the denoiser assumed."""
