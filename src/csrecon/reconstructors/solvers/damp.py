@@ -93,7 +93,7 @@ class Damp(Prior):
             alpha = _spread(slope.clamp(0, _LARGEST), operator)
             x = (denoised - alpha * r) / (1 - alpha)
             misfit = operator(denoised) - m.y
-            found = {RESIDUAL: float(misfit.double().norm()), SIGMA: float(sigmas.max())}
+            found = {RESIDUAL: float(misfit.norm()), SIGMA: float(sigmas.max())}
             level = float(sigmas.mean())
             resting = resting + 1 if level > _FALLS * least else 0
             least = min(least, level)
