@@ -1,6 +1,7 @@
 """Denoisers: their contract, alone and by name, and `denoise` on identity measurements."""
 
 import re
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -12,12 +13,14 @@ from typer.testing import CliRunner
 
 import csrecon
 from csrecon import zoo
+from csrecon.cli import parse
 from csrecon.cli.app import app
 from csrecon.errors import ModelError, UsageError
 from csrecon.reconstructors.denoisers import DENOISERS
+from csrecon.reconstructors.nets.frcoast import FrcoastBlock
 from csrecon.reconstructors.solvers.denoise import Denoise
 from csrecon.sensing.noise import estimated_sigma
-from csrecon.zoo import cards, weights_file
+from csrecon.zoo import cards, store, weights_file
 from tests.checks import check_reconstructor
 from tests.conftest import ROOT, scene
 
@@ -117,6 +120,26 @@ def test_a_network_is_conditioned_on_sigma(network):
         found(noisy(0.1, 1, 2)[1], 0.1)
 
 
+def test_a_network_is_applied_in_tiles(network, monkeypatch):
+    m = csrecon.sample(np.tile(photo(), (2, 2)), kind="identity", noise_sigma=0.1)
+    model = f"denoise:with={network}"
+    whole, tiled = (
+        csrecon.reconstruct(m, model, device="cpu", precision="fp32", tile=tile)
+        for tile in ("off", 64)
+    )
+    np.testing.assert_allclose(whole, tiled, atol=2e-5)
+    largest = []
+    original = FrcoastBlock.prox
+
+    def watched(self, state, gradient, gain):
+        largest.append(max(state.image.shape[-2:]))
+        return original(self, state, gradient, gain)
+
+    monkeypatch.setattr(FrcoastBlock, "prox", watched)
+    csrecon.reconstruct(m, model, device="cpu", precision="fp32", tile=64)
+    assert max(largest) < 160
+
+
 def test_options_by_name():
     found = csrecon.load("denoise:with=nlm:patch=7:decay=0.5, sigma=0.2")
     assert found == Denoise(DENOISERS["nlm"](patch=7, decay=0.5), 0.2)
@@ -126,6 +149,18 @@ def test_options_by_name():
         "with": {"denoiser": "nlm", "patch": 7, "distance": 7, "decay": 0.5},
         "sigma": 0.2,
     }
+
+
+def test_a_denoiser_has_iterations_per_layer_of_its_own(monkeypatch, network):
+    assert parse.model_at("pnp:with=rdenoise@4") == ("pnp:with=rdenoise@4", None)
+    assert parse.model_at("rdenoise@4") == ("rdenoise", 4)
+    monkeypatch.setattr(store, "weights_path", lambda *_: network)
+    found = csrecon.load("denoise:with=rdenoise@3")
+    assert found.with_.network.schedule.counts == (3,)
+    assert zoo.identity(found)["with"]["ipl"] == "3"
+    for name, message in {"@x": "rdenoise@IPL", "@13": r"1\.\.12", "@0": "0"}.items():
+        with pytest.raises(UsageError, match=message):
+            csrecon.load(f"denoise:with=rdenoise{name}")
 
 
 def test_the_identity_of_a_network_is_that_of_its_weights(network):
@@ -195,6 +230,9 @@ def test_noise_is_estimated():
     guessed = csrecon.reconstruct(unknown, "denoise", device="cpu")
     assert np.abs(told - guessed).mean() < 0.01
     assert np.abs(guessed - unknown.y[0, 0].numpy()).mean() > 0.03
+    tv = Denoise(zoo.denoiser("tv"))
+    both = replace(unknown, y=torch.cat([unknown.y, x]))  # every plane has its own noise
+    torch.testing.assert_close(tv(both), torch.cat([tv(unknown), tv(replace(unknown, y=x))]))
 
 
 def run(*words, code=0):

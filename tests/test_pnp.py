@@ -8,7 +8,7 @@ import torch
 
 import csrecon
 from csrecon import zoo
-from csrecon.errors import UsageError
+from csrecon.errors import CheckError, ModelError, UsageError
 from csrecon.reconstructors.solvers.damp import Damp
 from csrecon.reconstructors.solvers.denoise import SIGMA
 from csrecon.reconstructors.solvers.frame import STRENGTH
@@ -108,6 +108,17 @@ def test_the_denoiser_is_bounded():
     assert float((first.image - start).square().mean().sqrt()) <= 0.02 * 1.01
 
 
+@pytest.mark.parametrize("method", ["pg", "hqs", "admm"])
+def test_it_stops_where_the_iterates_rest(method):
+    m = csrecon.sample(photo(), 0.5, block=16)
+    fixed = PlugAndPlay(dct, method, iterations=300, first=0.005, last=0.005, tolerance=3e-4)
+    *_, last = fixed.steps(m)
+    assert 3 < last.index < 300
+    assert last.stopped == "relative change below 0.0003"
+    falling_ = replace(fixed, iterations=5, first=0.1, tolerance=0.9)
+    assert [step.stopped for step in falling_.steps(m)] == ["", "", "", "", "iterations"]
+
+
 def test_noise_is_not_fitted():
     noisy = csrecon.sample(photo(), 0.3, block=16, noise_sigma=0.05)
     *_, last = PlugAndPlay(TV, iterations=5).steps(noisy)
@@ -142,12 +153,37 @@ def test_damp_finds_the_image_whatever_its_probes():
     assert abs(psnr(found[0]) - psnr(found[1])) < 0.5
 
 
+def test_damp_stops_where_its_noise_no_longer_falls():
+    m = csrecon.sample(photo(), 0.4, block=16)
+    steps = list(Damp(WAVELET, iterations=50).steps(m))
+    assert 4 < len(steps) < 50
+    assert steps[-1].stopped == "σ no longer falls"
+    levels = [step.facts[SIGMA] for step in steps]
+    assert levels[-1] < 0.7 * levels[0]
+
+
+def test_pnp_whose_residual_grows_for_a_while_goes_on():
+    """While σ falls only an image that fits y worse than zeros do is divergence."""
+    m = csrecon.sample(photo(), 0.3, block=16)
+
+    def blurring(v, sigma):
+        return v.mean(dim=(2, 3), keepdim=True) if 0.02 < sigma < 0.06 else v
+
+    falling_ = PlugAndPlay(blurring, "hqs", iterations=6, first=0.1, last=0.01)
+    residuals = [step.facts["residual"] for step in falling_.steps(m)]
+    assert len(residuals) == 6
+    assert max(residuals) > 100 * residuals[0]
+    raised = PlugAndPlay(lambda v, _: 2 * v.roll(1, -1), "hqs", iterations=12, first=9, last=8)
+    with pytest.raises(CheckError, match="diverged"):
+        list(raised.steps(m))
+
+
 def test_damp_of_planes_is_damp_of_each():
     m = csrecon.sample(np.dstack([photo(), photo()[::-1], photo()[:, ::-1]]), 0.3, block=16)
-    together = Damp(WAVELET, iterations=3)(m)
-    x = torch.cat([Damp(WAVELET, iterations=3)(replace(m, y=plane[None])) for plane in m.y])
-    assert together.shape == x.shape
-    assert (together - x).abs().mean() < 0.01  # the probes differ
+    for iterations, largest in ((1, 1e-6), (3, 0.02)):  # later ones depend on the probes
+        solver = Damp(WAVELET, iterations=iterations)
+        x = torch.cat([solver(replace(m, y=plane[None])) for plane in m.y])
+        assert (solver(m) - x).abs().mean() < largest
 
 
 @pytest.mark.parametrize(
@@ -188,9 +224,8 @@ def test_identities():
         "solver": "damp",
         "iterations": 3,
         "seed": 0,
-        "tolerance": 0.0,
         "with": {"denoiser": "nlm", "patch": 5, "distance": 7, "decay": 0.6},
     }
     with_own = PlugAndPlay(dct)
-    with pytest.raises(csrecon.errors.ModelError, match="no name in the zoo"):
+    with pytest.raises(ModelError, match="no name in the zoo"):
         zoo.identity(with_own)

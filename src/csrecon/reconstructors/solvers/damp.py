@@ -31,24 +31,25 @@ from torch import Tensor
 from csrecon.errors import UsageError
 from csrecon.reconstructors.schedule import Count
 from csrecon.reconstructors.solvers.denoise import SIGMA, Prior
-from csrecon.reconstructors.solvers.frame import RESIDUAL, Iterate, Tolerance
+from csrecon.reconstructors.solvers.frame import RESIDUAL, Iterate
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.operators import BlockOperator
 
 _MEAN = 0.5  # the image before anything is known of it
 _PROBE = 1e-3  # ε, as a share of the largest value
 _LARGEST = 0.95  # of α: a denoiser that removes nothing has α = 1
+_FALLS, _PATIENCE = 0.99, 2  # factor by which σ has to fall, and how often it may not
 _APART = 1.5  # factor between two levels of σ
-_LEVELS = 4  # at most
+_LEVELS = 6  # at most
 
 
 @dataclass(frozen=True)
 class Damp(Prior):
-    """The solver: `iterations` steps; `seed` draws b."""
+    """The solver: at most `iterations` steps, until σ no longer falls; `seed` draws b."""
 
     iterations: Count = 15
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    tolerance: Tolerance = 0.0
+    tolerance = 0.0
 
     def most(self, m: Measurement) -> int:
         """The iterations asked for.
@@ -79,7 +80,7 @@ class Damp(Prior):
         draw = torch.Generator().manual_seed(self.seed)
         x = torch.full((len(m.y), *operator.domain), _MEAN, device=m.y.device)
         pixels = operator.blocks(torch.ones_like(x[:1])).sum(dim=-1)
-        delta = operator.ratio
+        delta, least, resting = operator.ratio, math.inf, 0
         for _ in range(self.iterations):
             z = m.y - operator(x)
             r = x + operator.adjoint(z) / delta
@@ -92,8 +93,12 @@ class Damp(Prior):
             alpha = _spread(slope.clamp(0, _LARGEST), operator)
             x = (denoised - alpha * r) / (1 - alpha)
             misfit = operator(denoised) - m.y
-            found = {RESIDUAL: float(misfit.double().norm()), SIGMA: float(sigmas.max())}
-            yield Iterate(m.consistent(denoised), found)
+            found = {RESIDUAL: float(misfit.norm()), SIGMA: float(sigmas.max())}
+            level = float(sigmas.mean())
+            resting = resting + 1 if level > _FALLS * least else 0
+            least = min(least, level)
+            stopped = "σ no longer falls" if resting == _PATIENCE else ""
+            yield Iterate(m.consistent(denoised), found, settled=False, stopped=stopped)
 
     def _denoised(
         self, r: Tensor, probe: Tensor, sigmas: Tensor, operator: BlockOperator

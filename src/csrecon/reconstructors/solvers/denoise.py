@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -16,6 +17,9 @@ from csrecon.sensing.noise import estimated_sigma
 from csrecon.sensing.operators import IdentityOperator
 
 log = logging.getLogger(__name__)
+
+SIGMA = "sigma"
+"""The name of a fact: the noise σ that the denoiser assumed."""
 
 NoiseLevel = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """A standard deviation σ of noise, in the units of an image in [0, 1]."""
@@ -41,7 +45,8 @@ class Denoise(Prior):
     """One application of a denoiser.
 
     Attributes:
-        sigma: the noise σ; None for that of the measurement, or for an estimate if it is unknown.
+        sigma: the noise σ; None for that of the measurement, or for an estimate for every plane if
+            it is unknown.
     """
 
     sigma: NoiseLevel | None = None
@@ -69,17 +74,11 @@ class Denoise(Prior):
         """
         if start is not None:
             raise UsageError("denoise: one application of a denoiser has no start; leave it out.")
-        sigma = self.sigma or m.noise
-        if not sigma:
-            sigma = estimated_sigma(m.y)
-            log.info("noise: σ %.4g, estimated from the image.", sigma)
-        yield Iterate(self.with_(m.y, sigma), {SIGMA: sigma})
-
-    @property
-    def adaptive(self) -> bool:
-        """Whether σ may be estimated, from all planes."""
-        return self.sigma is None
-
-
-SIGMA = "sigma"
-"""The name of a fact: the noise σ that the denoiser assumed."""
+        if sigma := self.sigma or m.noise:
+            yield Iterate(self.with_(m.y, sigma), {SIGMA: sigma})
+            return
+        planes = torch.split(m.y, 1)
+        sigmas = [estimated_sigma(plane) for plane in planes]
+        log.info("noise: σ %s, estimated.", ", ".join(f"{sigma:.4g}" for sigma in sigmas))
+        image = torch.cat([self.with_(*pair) for pair in zip(planes, sigmas, strict=True)])
+        yield Iterate(image, {SIGMA: max(sigmas)})

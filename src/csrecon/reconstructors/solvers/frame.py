@@ -8,6 +8,8 @@ A solver yields iterates; `Solver.steps` counts them and ends
 * after the largest number of iterations,
 * with an error where it diverges: the objective (or, of a method without one, ½‖Ax - y‖²) is not
   finite, or more than ten times its least value so far. Values below 1e-6 · ½‖y‖² count as that.
+  Where there is no objective and the problem changes, ½‖Ax - y‖² may grow for a while, and only
+  more than that of the image of zeros is divergence.
 
 Objective and residual are those of the normalized measurement, summed over its planes.
 """
@@ -95,7 +97,7 @@ class Solver(ABC):
         """
         most = self.most(m)
         energy = float(m.y.square().sum()) / 2
-        rules = _Rules(type(self).__name__, self.tolerance, _NOTHING * energy, keep_going)
+        rules = _Rules(type(self).__name__, self.tolerance, energy, keep_going)
         for index, made in enumerate(self.iterates(m, _checked(start, m)), start=1):
             reason = rules.reason(made, index, most)
             shown = rules.best if rules.diverged and rules.best is not None else made
@@ -120,15 +122,15 @@ class _Rules:
     Args:
         name: of the solver, in messages.
         tolerance: relative change of the iterate.
-        nothing: a cost that is no measure of growth.
+        energy: ½‖y‖², the cost of the image of zeros.
         keep_going: whether divergence is a reason to stop instead of an error.
     """
 
-    def __init__(self, name: str, tolerance: float, nothing: float, keep_going: bool) -> None:
+    def __init__(self, name: str, tolerance: float, energy: float, keep_going: bool) -> None:
         self.best: Iterate | None = None
         self.diverged = False
         self._name, self._tolerance = name, tolerance
-        self._nothing, self._keep_going = nothing, keep_going
+        self._energy, self._keep_going = energy, keep_going
         self._least = math.inf
         self._before: Tensor | None = None
 
@@ -156,15 +158,16 @@ class _Rules:
 
     def _wrong(self, made: Iterate) -> str:
         """How the solver diverges; empty if it does not. Keeps the best iterate if asked to."""
-        name, cost = "the objective", made.facts.get(OBJECTIVE)
+        name, cost, nothing = "the objective", made.facts.get(OBJECTIVE), _NOTHING * self._energy
         if cost is None and RESIDUAL in made.facts:
             name, cost = "½‖Ax - y‖²", made.facts[RESIDUAL] ** 2 / 2
+            nothing = nothing if made.settled else self._energy / _GROWN
         if cost is None:
             finite = bool(torch.isfinite(made.image).all())
             return "" if finite else "the image is not finite"
         if not math.isfinite(cost):
             return f"{name} is not finite"
-        if cost > _GROWN * max(self._least, self._nothing):
+        if cost > _GROWN * max(self._least, nothing):
             return f"{name} grew from {self._least:.4g} to {cost:.4g}"
         if cost < self._least:
             self._least = cost

@@ -72,12 +72,13 @@ class PlugAndPlay(Prior):
 
     def _split(self, m: Measurement, x: Tensor, sigmas: list[float]) -> Iterator[Iterate]:
         u = torch.zeros_like(x)
-        for sigma in sigmas:
+        for index, sigma in enumerate(sigmas):
             v = fitted(m, x - u, (m.noise / sigma) ** 2)
             x = self._bounded(v + u, sigma)
             if self.method == "admm":
                 u = u + v - x
-            yield Iterate(x, facts(m.operator(x) - m.y, sigma, None), settled=False)
+            settled = sigmas[max(0, index - 1)] == sigma == sigmas[-1]
+            yield Iterate(x, facts(m.operator(x) - m.y, sigma, None), settled)
 
     def _bounded(self, v: Tensor, sigma: float) -> Tensor:
         """D(v, σ), at most σ away from v in the root mean square of every image."""
