@@ -307,9 +307,10 @@ def test_a_set_comes_whole(server, tmp_path, monkeypatch):
     assert datasets.verify("set12", found[0].parent) == []
 
 
-def test_a_set_that_cannot_be_had(server):
+def test_a_set_that_cannot_be_had(server, tmp_path, monkeypatch):
     with pytest.raises(ModelError, match=r"set11.*not on this machine.*404.*--data-dir"):
         datasets.images("set11")
+    monkeypatch.setattr(datasets, "_LISTS", tmp_path)
     with pytest.raises(ModelError, match="digests of its files are not known"):
         datasets.images("set12")
     with pytest.raises(ModelError, match="digests of its files are not known"):

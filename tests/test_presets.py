@@ -1,6 +1,7 @@
 """The paper's tables: three kinds of figures, kept apart."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from csrecon import zoo
 from csrecon.cli.app import app
 from csrecon.errors import ModelError, UsageError
 from csrecon.evaluation import bench, figures, presets, report
@@ -72,7 +74,9 @@ def test_models_of_the_tables_are_known():
         assert table.dataset in datasets.DATASETS
         for line in table.lines:
             for name in (line.ours, line.authors):
-                if name is not None and line.curve is None:
+                if name is not None and zoo.is_solver(name):
+                    zoo.load(name)
+                elif name is not None and line.curve is None:
                     assert max(cards.card(name).recursion.schedule) == line.ipl
                 elif name is not None:
                     assert line.ipl <= cards.card(name).trained.max_ipl
@@ -172,6 +176,41 @@ def test_command(tmp_path, monkeypatch):
     assert computed == []
     assert CliRunner().invoke(app, ["bench"]).exit_code == 2
     assert CliRunner().invoke(app, [*command, "--ratio", "0.1"]).exit_code == 2
+
+
+def test_denoising_has_a_column_a_noise_level():
+    table = presets.preset("denoise")
+
+    def noisy(name, ratios, ipls):
+        assert ratios == [1.0]
+        for sigma in table.columns:
+            found = row(name, 1.0, 30 - 50 * sigma, "")
+            yield replace(found, dataset="bsd68-gray", kind="identity", noise_sigma=sigma)
+
+    results = list(presets.run(table, noisy))
+    made = presets.quality(table, results)
+    assert made.header[2:] == ["σ 15/255", "σ 25/255", "σ 50/255", "mean"]
+    text = {line[0]: line[1:] for line in made.lines}
+    assert text["BM3D"] == ["published", "31.07", "28.57", "25.62", "28.42"]
+    assert text["rdenoise"][:2] == ["csrecon", "not trained yet"]
+    psnrs = ["27.06 / 0.5000", "25.10 / 0.5000", "20.20 / 0.5000", "24.12 / 0.5000"]
+    assert text["non-local means"] == ["csrecon", *psnrs]
+
+
+def test_the_command_adds_the_noise(tmp_path, monkeypatch):
+    (tmp_path / "sets" / "bsd68-gray").mkdir(parents=True)
+    for index in range(68):
+        Image.fromarray(scene(20, 20)[..., 0]).save(tmp_path / f"sets/bsd68-gray/{index:02}.png")
+    line = {"label": "total variation", "ours": "denoise:with=tv"}
+    tiny = presets.Preset(title="tiny", dataset="bsd68-gray", noise=(25, 50), lines=(line,))
+    monkeypatch.setattr(presets, "presets", lambda: {"tiny": tiny})
+    command = ["bench", "--preset", "tiny", "--data-dir", "sets", "--limit", "1", "--json"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    cells = json.loads(result.stdout)["results"][0]["cells"]
+    assert [cell["noise_sigma"] for cell in cells] == [25 / 255, 50 / 255]
+    assert {cell["kind"] for cell in cells} == {"identity"}
+    assert 20 < cells[1]["score"]["psnr"] < cells[0]["score"]["psnr"]
 
 
 def test_unknown_preset():

@@ -341,6 +341,14 @@ def test_python_of_the_page_on_trust():
     assert names["after"].psnr > names["before"].psnr + 1
 
 
+def test_python_of_the_page_on_solvers():
+    (example,) = examples((ROOT / "docs" / "solvers.md").read_text(encoding="utf-8"))
+    names = {"csrecon": csrecon, "m": csrecon.sample(picture(40, 48), 0.3, block=16)}
+    exec(example, names)
+    assert names["x"].shape == (40, 48)
+    assert names["steps"][-1].stopped == "iterations"
+
+
 # --- Places ---
 
 

@@ -1,3 +1,4 @@
-"""The model that commands and functions use if none is named."""
+"""The model and the denoiser that commands and functions use if none is named."""
 
 MODEL = "frcoast"
+DENOISER = "tv"

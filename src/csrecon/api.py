@@ -14,9 +14,11 @@ from csrecon import _default, zoo
 from csrecon.errors import UsageError
 from csrecon.evaluation import heldout, plausible
 from csrecon.io import images
+from csrecon.io.files import read_npy
 from csrecon.io.images import Color, Picture
 from csrecon.reconstructors import calibration
 from csrecon.reconstructors.base import Reconstructor, Step
+from csrecon.reconstructors.solvers.frame import started
 from csrecon.runtime import execution
 from csrecon.sensing import lab, native
 from csrecon.sensing import sample as sampling
@@ -26,6 +28,7 @@ from csrecon.sensing.noise import Noise
 from csrecon.sensing.operators import Phi, SamplingOptions
 
 Array = NDArray[Any] | Tensor
+Init = Array | Path | str | Reconstructor | None
 
 
 def _as_phi(phi: Array | Phi | None) -> Phi | None:
@@ -173,13 +176,16 @@ def reconstruct_steps(
     model: str | Path | Reconstructor = _default.MODEL,
     ipl: int | Sequence[int] | None = None,
     setup: execution.Setup | None = None,
+    init: Init = None,
+    keep_going: bool = False,
 ) -> Iterator[Step]:
     """Every iterate of `reconstruct`, for progress bars, film strips and plots.
 
     Args:
         m: the measurement.
-        model, ipl: as in `reconstruct`.
+        model, ipl, init: as in `reconstruct`.
         setup: device, precision and tiles; None for execution.choose().
+        keep_going: end with the best iterate of a solver that diverges, instead of an error.
 
     Raises:
         UsageError: an IPL that the model does not allow.
@@ -187,7 +193,32 @@ def reconstruct_steps(
         ResourceError: out of memory.
     """
     network = zoo.load(model, m.operator.ratio) if isinstance(model, str | Path) else model
-    return execution.steps(execution.at_ipl(network, ipl), m, setup or execution.choose())
+    chosen = setup or execution.choose()
+    begun = started(execution.at_ipl(network, ipl), None, keep_going)
+    if init is not None:
+        started(network, torch.empty(0))  # a network is refused before another model runs
+        begun = started(network, _start(init, m, chosen), keep_going)
+    return execution.steps(begun, m, chosen)
+
+
+def _start(
+    init: Array | Path | str | Reconstructor, m: Measurement, setup: execution.Setup
+) -> Tensor:
+    """A warm start (B, C, H, W): the result of a model, or an image in the colours of m."""
+    color = m.format.color
+    if isinstance(init, Path) and init.suffix.lower() != ".npy":
+        return images.read(init, "gray" if color == "complex" else color).planes
+    if isinstance(init, Path):
+        init = read_npy(init)
+    if not isinstance(init, np.ndarray | Tensor):
+        network = zoo.load(init, m.operator.ratio) if isinstance(init, str) else init
+        return execution.image(network, m, setup)
+    array = np.nan_to_num(images.as_numpy(init))  # a result has NaN in masked blocks
+    if array.dtype.kind == "c":
+        array = array / np.maximum(1, np.abs(array))
+    elif array.dtype.kind == "f":
+        array = array.clip(0, 1)
+    return images.from_array(array, None if color == "complex" else color).planes
 
 
 def reconstruct(
@@ -202,6 +233,7 @@ def reconstruct(
     seed: int | None = None,
     shape: tuple[int, int] | None = None,
     arrangement: Arrangement | None = None,
+    init: Init = None,
 ) -> NDArray[Any]:
     """Reconstruct the image of a measurement.
 
@@ -218,6 +250,8 @@ def reconstruct(
         seed: of csrecon's gaussian Φ, instead of `phi`.
         shape: (H, W) of the image.
         arrangement: order and calibration of lab values (sensing.lab.Arrangement).
+        init: warm start of a classical solver: an image as an array or a Path, or a model, by name
+            or loaded, whose result it is.
 
     Returns:
         float32 (H, W), RGB (H, W, 3) for a colour measurement, or complex64 (H, W); about [0, 1],
@@ -228,12 +262,13 @@ def reconstruct(
         InputError: values that are not finite or do not fit Φ and the shape.
         ModelError: a model that cannot be loaded.
         ResourceError: an unavailable device, or out of memory.
+        CheckError: a classical solver diverges.
 
     Source: R, eqs. 3 to 5.
     """
     ready = measurement(m, phi, seed, shape, arrangement)
     setup = execution.choose(device, precision, tile)
-    final = execution.final(reconstruct_steps(ready, model, ipl, setup))
+    final = execution.final(reconstruct_steps(ready, model, ipl, setup, init))
     pixels = images.to_array(final.image, ready.format.color)
     observed = ready.operator.observed()
     plausible.notice(pixels, ready)

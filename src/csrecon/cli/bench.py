@@ -46,13 +46,14 @@ def bench(
         str | None,
         typer.Option(
             help="Instead, a table or an ablation of the paper: table1, table2, ablation, fig6 "
-            "(recursion), fig7 (RFMU) or fig8 (IPL)."
+            "(recursion), fig7 (RFMU) or fig8 (IPL); or denoise, noise of σ 15, 25 and 50 of 255."
         ),
     ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="A model name, .safetensors file or hf:owner/name; repeatable.  "
+            help="Model names, separated by commas, each with its options; .safetensors files or "
+            "hf:owner/name; repeatable.  "
             f"[{_default.MODEL}]"
         ),
     ] = None,
@@ -153,8 +154,10 @@ def bench(
         csrecon bench --dataset photos/ --model rcoast --model mine.safetensors -o report/
         csrecon bench --dataset set11 --kind gaussian,hadamard,dct --ratio 0.25
         csrecon bench --dataset set11 --noise-sigma 0,0.02,0.1 --model rcoast-noise
+        csrecon bench --dataset set11 --model tv,tval3,fista:transform=wavelet,lasso,omp
         csrecon bench --preset table1 --jobs 4 -o table1/
         csrecon bench --preset fig8 -o fig8/
+        csrecon bench --preset denoise --jobs 2
         torchrun --nproc-per-node 8 -m csrecon bench --preset table1
     """
     from csrecon import metrics, zoo
@@ -169,7 +172,7 @@ def bench(
     own = (model, ratio is not None, ipl, ipls, block, any(sigmas), kind != "gaussian", perceptual)
     shared = resume or jobs > 1 or batch > 1 or torchrun.launched()
     table = _table(dataset, preset, any(own), shared)
-    names = model or [_default.MODEL]
+    names = [name for text in model or [_default.MODEL] for name in zoo.split_names(text)]
     if (ipl or ipls) and all(map(zoo.is_solver, names)):
         raise UsageError(f"{', '.join(names)}: a classical solver has no layers; leave out --ipl.")
     schedules = [parse.ipl(text) for text in ipl or []] + (parse.ipls(ipls) if ipls else [])
@@ -189,8 +192,8 @@ def bench(
             execution.choose(chosen, precision, tile),
             range(seed, seed + seeds),
             metrics.protocol(protocol),
-            sigmas,
-            [part.strip() for part in kind.split(",")],
+            list(table.columns) if table and table.noise else sigmas,
+            ["identity"] if table and table.noise else [part.strip() for part in kind.split(",")],
             parse.blocks(block),
             perceptual,
             batch,

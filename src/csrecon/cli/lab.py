@@ -203,6 +203,20 @@ def load(source: Path, options: LabOptions, phi: "Phi | None", nominal: bool = F
     return Loaded(made, {} if removed == {"gain": 1, "offset": 0} else removed)
 
 
+def noisy(source: Path) -> Loaded:
+    """An image file as an identity measurement, in its colours, with noise of unknown σ.
+
+    Raises:
+        InputError: as in images.read.
+    """
+    from csrecon.io import images
+    from csrecon.sensing import sample
+    from csrecon.sensing.operators import SamplingOptions
+
+    picture = images.read(source, color=None)
+    return Loaded(sample.sample(picture, SamplingOptions(kind="identity")), {})
+
+
 def in_words(correction: Mapping[str, Any]) -> str:
     """`gain 851 ± 4 % and offset 119.6 ± 0.8, both estimated`, from Loaded or a result."""
     gain, offset = correction["gain"], correction["offset"]

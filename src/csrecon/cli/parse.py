@@ -79,9 +79,12 @@ def blocks(text: str | None) -> list[int | None]:
 
 
 def model_at(text: str) -> tuple[str, int | tuple[int, ...] | None]:
-    """`rcoast@6` -> model and IPL; a path keeps its `@`, a name on the hub its `@revision`."""
+    """`rcoast@6` -> model and IPL.
+
+    A path keeps its `@`, a name on the hub its `@revision`, and a solver that of its denoiser.
+    """
     name, at, counts = text.rpartition("@")
-    if not at or text.startswith("hf:") or text.endswith(".safetensors") or "/" in counts:
+    if not at or ":" in name or text.endswith(".safetensors") or "/" in counts:
         return text, None
     return name, ipl(counts)
 

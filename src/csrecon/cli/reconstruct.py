@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from csrecon import _default
-from csrecon.cli import batch, lab, parse, torchrun, trust
+from csrecon.cli import batch, lab, parse, solver, torchrun, trust
 from csrecon.cli.command import Device, Json, Overwrite, Precision, Tile, progress, say, say_json
 from csrecon.errors import UsageError
 
 _NATIVE = lab.LabOptions()
 _UNCHECKED = trust.TrustOptions()
+_COLD = solver.SolverOptions()
 _AT_ONCE = 64  # files per batch: none is written before all are reconstructed
 
 if TYPE_CHECKING:
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
 def reconstruct(
     measurements: Annotated[
         list[str],
-        typer.Argument(help="Measurement files, folders or globs.", metavar="MEASUREMENT"),
+        typer.Argument(
+            help="Measurement files, folders or globs; images for `--model denoise`.",
+            metavar="MEASUREMENT",
+        ),
     ],
     model: Annotated[
         str,
@@ -62,6 +66,7 @@ def reconstruct(
     ] = 0,
     laboratory: lab.LabOptions = _NATIVE,
     trusted: trust.TrustOptions = _UNCHECKED,
+    solving: solver.SolverOptions = _COLD,
     device: Device = "auto",
     precision: Precision = "auto",
     tile: Tile = "auto",
@@ -73,15 +78,18 @@ def reconstruct(
     A measurement of `csrecon sample` needs no options. Lab measurements (.npy, .npz, .mat, .h5,
     .csv) need --shape and --phi, and the options for their order and calibration;
     `csrecon inspect` shows the content of a file. Masked blocks become transparent. Scores follow
-    the protocol of the papers: clipped to [0, 1], not rounded, peak 255. Small measurements with
-    equal size and Φ are reconstructed in one batch, which changes only rounding; each then has an
-    equal share of the seconds.
+    the protocol of the papers: clipped to [0, 1], not rounded, peak 255. Networks reconstruct small
+    measurements with equal size and Φ in one batch, which changes only rounding; each then has an
+    equal share of the seconds. Of classical solvers -v prints every iteration, and --json has the
+    list of them, which `csrecon plot` draws.
 
     **Examples**
 
         csrecon reconstruct y.npy --model rcoast --ipl 6
         csrecon reconstruct y.npy --ref img.png
         csrecon reconstruct y.npy --check --uncertainty sigma.tif
+        csrecon reconstruct y.npy --model tv:weight=auto,tolerance=1e-4 --init-model fista -v
+        csrecon reconstruct noisy.png --model denoise:with=nlm
         csrecon reconstruct lab.npy --phi phi.npy --shape 480x288 -o lab.tif
         csrecon reconstruct lab.mat --var y --phi lab.mat:phi --shape 480x288 --pixel-order F
         csrecon reconstruct measurements/ -o images/
@@ -92,6 +100,7 @@ def reconstruct(
     from csrecon.runtime import execution
     from csrecon.runtime.together import Together
     from csrecon.sensing import beside
+    from csrecon.zoo import is_solver
 
     parse.shape(laboratory.shape)
     if rotate % 90 or not 0 <= rotate < 360:
@@ -102,13 +111,15 @@ def reconstruct(
         many,
         output,
         ".png",
-        lambda source: source.with_suffix(".png"),
+        _beside,
         lambda target: (target,),
         overwrite,
     )
     for task in tasks:
         images.check_suffix(task.target)
-    given = [*sources, *laboratory.inputs(), *([ref] if ref else []), Path(model)]
+    solving.check(many, trusted.wanted)
+    named = [path for path in (ref, solving.init) if path]
+    given = [*sources, *laboratory.inputs(), *named, Path(model)]
     maps = trusted.outputs(many)
     targets = [*(task.target for task in tasks), *maps]
     if len(set(targets)) < len(targets):
@@ -125,6 +136,7 @@ def reconstruct(
             laboratory,
             laboratory.sampling(),
             trusted,
+            solving,
             references.Originals(ref, many) if ref else None,
             rotate,
             overwrite,
@@ -133,7 +145,11 @@ def reconstruct(
         if not work.per_ratio:
             work.network(0.0)  # a wrong name fails before any work
         with Together(
-            tasks[rank::world], work.load, work.compute, work.batch_key, work.most
+            tasks[rank::world],
+            work.load,
+            work.compute,
+            (lambda one: None) if is_solver(model) else work.batch_key,
+            work.most,
         ) as pairs:
 
             def finish(task: batch.Task) -> dict[str, Any]:
@@ -154,11 +170,16 @@ class _Input:
 
 @dataclass(frozen=True)
 class _Output:
-    """The result: planes (C, 1, H, W), number of iterations, and seconds per image."""
+    """The result: planes (C, 1, H, W), number of iterations, and seconds per image.
+
+    Of a classical solver also the facts of every iterate, and why it stopped.
+    """
 
     planes: "Tensor"
     iterations: int
     seconds: float
+    convergence: list[dict[str, float]]
+    stopped: str
 
 
 @dataclass(frozen=True)
@@ -169,6 +190,7 @@ class _Work:
         model, counts, setup: the network, its IPL, and how it runs.
         laboratory, matrix: the options of lab measurements, and their Φ.
         trusted: whether and how the error is estimated.
+        solving: how a classical solver begins and ends.
         originals: where the originals are.
         rotate, overwrite: as the command's options.
         named: whether -o names the output itself, which else is named after its measurement.
@@ -181,6 +203,7 @@ class _Work:
     laboratory: lab.LabOptions
     matrix: "Phi | None"
     trusted: trust.TrustOptions
+    solving: solver.SolverOptions
     originals: "Originals | None"
     rotate: int
     overwrite: bool
@@ -203,6 +226,13 @@ class _Work:
 
         return self.model in cards.cards() and cards.card(self.model).per_ratio
 
+    @property
+    def denoises(self) -> bool:
+        """Whether the model denoises images."""
+        from csrecon import zoo
+
+        return zoo.split_name(self.model)[0] == "denoise"
+
     def load(self, task: batch.Task) -> _Input:
         """Read a measurement, and its original if there is one."""
         from csrecon.evaluation import references
@@ -211,7 +241,10 @@ class _Work:
         files.refuse_existing(task.target, overwrite=self.overwrite)
         if not self.named:
             images.refuse_other(task.target)
-        loaded = lab.load(task.source, self.laboratory, self.matrix)
+        if self.denoises and task.source.suffix.lower() in images.SUFFIXES:
+            loaded = lab.noisy(task.source)
+        else:
+            loaded = lab.load(task.source, self.laboratory, self.matrix)
         original = None
         if self.originals is not None:
             reference = self.originals.of(task.source.stem)
@@ -234,7 +267,6 @@ class _Work:
         """Reconstruct measurements of equal batch key."""
         import torch
 
-        from csrecon import api
         from csrecon.runtime import execution
         from csrecon.sensing.measurement import Measurement
 
@@ -242,19 +274,24 @@ class _Work:
         network = self.network(measured.operator.ratio)
         label = inputs[0].name + (f" and {len(inputs) - 1} more" if len(inputs) > 1 else "")
         began = time.perf_counter()
-        iterates = api.reconstruct_steps(measured, network, self.counts, self.setup)
-        final = execution.final(_shown(iterates, label))
+        convergence: list[dict[str, float]] = []
+        final = execution.final(_shown(self.iterates(measured, network), label, convergence))
         seconds = (time.perf_counter() - began) / len(inputs)
         planes = torch.split(final.image, [len(one.measured.y) for one in inputs])
-        return [_Output(stack, final.total, seconds) for stack in planes]
+        return [_Output(p, final.total, seconds, convergence, final.stopped) for p in planes]
+
+    def iterates(self, m: "Measurement", network: "Reconstructor") -> "Iterator[Step]":
+        """Every iterate of a reconstruction, from the warm start if there is one."""
+        from csrecon import api
+
+        start, keep_going = self.solving.start, self.solving.keep_going
+        return api.reconstruct_steps(m, network, self.counts, self.setup, start, keep_going)
 
     def reconstruct(self, m: "Measurement") -> "Tensor":
         """The image of a measurement, (C, 1, H, W)."""
-        from csrecon import api
         from csrecon.runtime import execution
 
-        network = self.network(m.operator.ratio)
-        return execution.final(api.reconstruct_steps(m, network, self.counts, self.setup)).image
+        return execution.final(self.iterates(m, self.network(m.operator.ratio))).image
 
     def write(self, task: batch.Task, given: _Input, made: _Output) -> dict[str, Any]:
         """Write an image; return the facts to report."""
@@ -301,7 +338,16 @@ class _Work:
             **({"missing_pixels": int((~observed).sum())} if observed is not None else {}),
             **trusted,
             **score,
+            **solver.reason(made.convergence, made.stopped),
         }
+
+
+def _beside(source: Path) -> Path:
+    """The output of a measurement, or of an image, which keeps its own name."""
+    from csrecon.io import images
+
+    image = source.suffix.lower() in images.SUFFIXES
+    return source.with_name(f"{source.stem}_denoised.png" if image else f"{source.stem}.png")
 
 
 def _report(results: list[dict[str, Any]]) -> None:
@@ -314,6 +360,8 @@ def _report(results: list[dict[str, Any]]) -> None:
             figures += f"; {lab.in_words(r)}; removed"
         if "missing_pixels" in r:
             figures += f"; {r['missing_pixels']} pixels were not measured"
+        if r.get("stopped", "iterations") != "iterations":
+            figures += f"; {r['stopped']}"
         say(
             f"{r['measurement']} -> {r['output']} ({r['height']}×{r['width']}, {r['color']}): "
             f"{r['model']}, {r['iterations']} iterations, {r['seconds']:.2f} s on {r['device']}, "
@@ -327,10 +375,14 @@ def _turned(pixels: "NDArray[Any]", degrees: int) -> "NDArray[Any]":
     return np.ascontiguousarray(np.rot90(pixels, -degrees // 90))
 
 
-def _shown(iterates: "Iterator[Step]", name: str) -> "Iterator[Step]":
-    """Yield the iterates while a progress bar counts them."""
+def _shown(
+    iterates: "Iterator[Step]", name: str, convergence: list[dict[str, float]]
+) -> "Iterator[Step]":
+    """Yield the iterates while a progress bar counts them, and keep what they say."""
     with progress() as bar:
         task = bar.add_task(name, total=None)
         for step in iterates:
             bar.update(task, completed=step.index, total=step.total)
+            solver.tell(step, name)
+            convergence.append(solver.facts(step))
             yield step

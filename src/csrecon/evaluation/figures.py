@@ -58,7 +58,7 @@ class _Kind:
     x: Callable[[Record], float | None]
     curve: Callable[[Record], str]
     label: str
-    logarithmic: bool = False
+    logarithmic: Literal["", "x"] = ""
     named: bool = False  # points are labelled with their models
 
 
@@ -104,12 +104,12 @@ KINDS: dict[str, _Kind] = {
         "standard deviation of the noise on y",
     ),
     "ipl": _Kind(_ipl, _at_ratio, "iterations per layer"),
-    "seconds": _Kind(lambda cell: cell["seconds"], _at_ratio, "seconds per image", True),
+    "seconds": _Kind(lambda cell: cell["seconds"], _at_ratio, "seconds per image", "x"),
     "parameters": _Kind(
         _parameters,
         lambda c: f"{100 * c['ratio']:g} %{_measured(c)}",
         "parameters",
-        True,
+        "x",
         named=True,
     ),
 }

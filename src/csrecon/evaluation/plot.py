@@ -208,7 +208,7 @@ class Curve:
 
 
 def curves(
-    lines: Sequence[Curve], path: Path, x: str, y: str, logarithmic: bool = False,
+    lines: Sequence[Curve], path: Path, x: str, y: str, logarithmic: Literal["", "x", "y"] = "",
     overwrite: bool = False,
 ) -> list[Path]:  # fmt: skip
     """Write curves as PNG and PDF, and their points as CSV, beside each other: the three paths.
@@ -217,7 +217,7 @@ def curves(
         lines: the curves.
         path: where, without a suffix.
         x, y: labels of the axes.
-        logarithmic: whether x is.
+        logarithmic: the axis that is, if any.
         overwrite: whether files that exist are replaced.
 
     Raises:
@@ -246,7 +246,9 @@ def curves(
             parse_math=False,
         )
     axis.margins(y=0.1)
-    if logarithmic:
+    if logarithmic == "y":
+        axis.set_yscale("log")
+    if logarithmic == "x":
         axis.set_xscale("log")
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")

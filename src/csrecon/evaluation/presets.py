@@ -1,4 +1,4 @@
-"""The paper's tables and ablations: networks, data, and three kinds of results kept apart.
+"""Published tables and ablations: networks, data, and three kinds of results kept apart.
 
 `paper` are the values of the paper; `authors` are the authors' weights, measured here; `csrecon`
 are our weights, measured here. A preset with curves is also drawn: PSNR against total iterations.
@@ -6,7 +6,7 @@ are our weights, measured here. A preset with curves is also drawn: PSNR against
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from csrecon import zoo
 from csrecon.errors import ModelError, UsageError, nearest
 from csrecon.evaluation import report
 from csrecon.evaluation.rows import Cell, Row, summarize
@@ -38,14 +39,14 @@ class Line(_Part):
     Attributes:
         label: name in the paper.
         ipl: iterations per layer.
-        ours, authors: entries of models.yaml; authors None if no weights were released.
+        ours, authors: entries of models.yaml, or solvers; authors None if no weights were released.
         psnr: the paper's PSNR in dB at the table's ratio, if no card has it.
         curve: label in a figure of the lines of one network at several IPLs.
         hours, fps: training hours and images per second in the paper.
     """
 
     label: str
-    ipl: int
+    ipl: int = 1
     ours: str
     authors: str | None = None
     psnr: float | None = None
@@ -59,11 +60,18 @@ class Preset(_Part):
 
     In presets.yaml a line with `ipls` stands for one line per IPL, and its `psnr` is then the
     paper's PSNR by IPL.
+
+    Attributes:
+        ratios: the columns, m/n.
+        noise: instead, the columns are denoising, with noise of these σ · 255.
+        published: PSNR in dB by column of methods that are not in csrecon, by label.
     """
 
     title: str
     dataset: str
-    ratios: tuple[float, ...] = Field(min_length=1)
+    ratios: tuple[float, ...] = Field(default=(1.0,), min_length=1)
+    noise: tuple[float, ...] = ()
+    published: dict[str, tuple[float, ...]] = {}
     lines: tuple[Line, ...] = Field(min_length=1)
 
     @field_validator("lines", mode="before")
@@ -75,6 +83,17 @@ class Preset(_Part):
     def curves(self) -> bool:
         """Whether it has a figure."""
         return any(line.curve for line in self.lines)
+
+    @property
+    def columns(self) -> dict[float, str]:
+        """The columns: ratio, or noise σ, and what is written above."""
+        if self.noise:
+            return {level / 255: f"σ {level:g}/255" for level in self.noise}
+        return {ratio: f"{100 * ratio:g} %" for ratio in self.ratios}
+
+    def column(self, cell: Cell) -> float:
+        """The column of a cell."""
+        return cell.noise_sigma if self.noise else cell.ratio
 
     @property
     def timed(self) -> bool:
@@ -103,7 +122,7 @@ def _at_every_ipl(line: Any) -> list[Any]:
 
 @dataclass(frozen=True)
 class Result:
-    """One kind of results of one line: cells by ratio, or the reason why there are none."""
+    """One kind of results of one line: cells by column, or the reason why there are none."""
 
     line: Line
     kind: Kind
@@ -141,7 +160,7 @@ def run(table: Preset, runner: Runner, protocol: Protocol = "paper") -> Iterator
     for _, group in itertools.groupby(table.lines, lambda line: line.curve or line.label):
         lines = list(group)
         kinds: list[tuple[Kind, str | None]] = [("csrecon", lines[0].ours)]
-        if not table.timed:  # the same network takes the same time
+        if not (table.timed or table.noise):  # the same network takes the same time
             kinds.insert(0, ("authors", lines[0].authors))
         found = [_measured(lines, kind, name, table, runner, protocol) for kind, name in kinds]
         for results in zip(*found, strict=True):
@@ -163,13 +182,14 @@ def _measured(
 
     if name is None:
         return nothing("no weights were released")
-    entry = cards.card(name)
-    if entry.weights is None:
+    entry = None if zoo.is_solver(name) else cards.card(name)
+    if entry and entry.weights is None:
         return nothing("not trained yet")
     ratios = []
     for ratio in table.ratios:
         try:
-            entry.weights_at(ratio)
+            if entry:
+                entry.weights_at(ratio)
             ratios.append(ratio)
         except ModelError:
             continue
@@ -179,7 +199,7 @@ def _measured(
         log.warning("%s", error)
         return nothing("weights unavailable here")
     return [
-        Result(line, kind, {cell.ratio: cell for cell in cells if cell.ipl == str(line.ipl)})
+        Result(line, kind, {table.column(c): c for c in cells if c.ipl in ("", str(line.ipl))})
         for line in lines
     ]
 
@@ -189,9 +209,11 @@ def _pair(psnr: float, ssim: float | None) -> str:
 
 
 def published(line: Line, table: Preset) -> dict[float, tuple[float, float | None]]:
-    """The paper's PSNR and SSIM (None if it has none) of a line, by ratio."""
+    """The paper's PSNR and SSIM (None if it has none) of a line, by column."""
     if line.psnr is not None:
         return {table.ratios[0]: (line.psnr, None)}
+    if line.ours not in cards.cards():
+        return {}
     found = {
         ratio: cards.card(line.ours).published_at(table.dataset, "paper", str(line.ipl), ratio)
         for ratio in table.ratios
@@ -201,9 +223,12 @@ def published(line: Line, table: Preset) -> dict[float, tuple[float, float | Non
 
 def quality(table: Preset, results: Sequence[Result]) -> Table:
     """PSNR and SSIM: paper, authors' weights, ours, and ours minus the paper."""
-    several = ["mean"] if len(table.ratios) > 1 else []
-    header = ["network", "figures", *(f"{100 * r:g} %" for r in table.ratios), *several]
+    several = ["mean"] if len(table.columns) > 1 else []
+    header = ["network", "figures", *table.columns.values(), *several]
     lines: list[list[str]] = []
+    for label, psnrs in table.published.items():
+        known = {at: (psnr, None) for at, psnr in zip(table.columns, psnrs, strict=True)}
+        lines.append([label, "published", *_columns(known, table)])
     for line in table.lines:
         printed = published(line, table)
         rows = [["paper", *_columns(printed, table)]] if printed else []
@@ -221,20 +246,20 @@ def quality(table: Preset, results: Sequence[Result]) -> Table:
             rows.append([kind, *columns])
         if own and printed:
             gaps = {r: own[r][0] - printed[r][0] for r in own.keys() & printed}
-            texts = [f"{gaps[r]:+.2f}" if r in gaps else "" for r in table.ratios]
-            whole = len(gaps) == len(table.ratios)
+            texts = [f"{gaps[r]:+.2f}" if r in gaps else "" for r in table.columns]
+            whole = len(gaps) == len(table.columns)
             texts += [f"{sum(gaps.values()) / len(gaps):+.2f}" if whole else "" for _ in several]
             rows.append(["csrecon − paper (dB)", *texts])
         lines += [[line.label if row is rows[0] else "", *row] for row in rows]
     return Table(header, lines, left=2)
 
 
-def _columns(pairs: dict[float, tuple[float, float | None]], table: Preset) -> list[str]:
-    texts = [_pair(*pairs[ratio]) if ratio in pairs else "" for ratio in table.ratios]
+def _columns(pairs: Mapping[float, tuple[float, float | None]], table: Preset) -> list[str]:
+    texts = [_pair(*pairs[at]) if at in pairs else "" for at in table.columns]
     if len(texts) == 1:
         return texts
-    known = [pairs[ratio] for ratio in table.ratios if ratio in pairs]
-    if len(known) < len(table.ratios):
+    known = [pairs[at] for at in table.columns if at in pairs]
+    if len(known) < len(texts):
         return [*texts, ""]
     psnr = sum(p for p, _ in known) / len(known)
     similar = [s for _, s in known if s is not None]

@@ -90,8 +90,9 @@ def _luma(pixels: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(pixels @ _TO_YCBCR[0])
 
 
-def _picture(pixels: NDArray[Any], white: int, color: Color) -> Picture:
+def _picture(pixels: NDArray[Any], white: int, color: Color | None) -> Picture:
     """Pixels (H, W) or (H, W, 3) with the value of white -> planes."""
+    color = color or ("gray" if pixels.ndim == 2 else "rgb")
     kept = PixelFormat(color, 16 if white > 255 else 8)
     stack = np.empty((kept.planes, *pixels.shape[:2]), np.float32)
     for rows in _bands(*pixels.shape[:2]):
@@ -113,14 +114,14 @@ def check_color(color: str) -> Color:
     return cast(Color, color)
 
 
-def read(path: Path, color: Color = "gray") -> Picture:
+def read(path: Path, color: Color | None = "gray") -> Picture:
     """Read an image file: 8 or 16 bits, palette, alpha, CMYK, EXIF rotation applied; or .npy.
 
     Args:
         path: PNG, JPEG, TIFF, BMP, WebP, GIF or PGM/PPM; the first frame of an animation.
             Transparency is flattened onto white.
         color: `gray` keeps the luma rounded to the file's bit depth (the papers' protocol),
-            `ycbcr` and `rgb` keep three planes.
+            `ycbcr` and `rgb` keep three planes; None is `gray` or `rgb`, as the file.
 
     Raises:
         InputError: missing, empty, truncated, too large or not an image.
@@ -171,8 +172,7 @@ def from_array(image: NDArray[Any] | Tensor, color: Color | None = None) -> Pict
             raise InputError("a floating-point image must be finite and lie in [0, 1].")
     else:
         raise InputError(f"image of type {array.dtype}: expected uint8, uint16 or floating point.")
-    kept: Color = "gray" if array.ndim == 2 else "rgb"
-    return _picture(array, white, check_color(color) if color else kept)
+    return _picture(array, white, check_color(color) if color else None)
 
 
 def _complex_picture(array: NDArray[Any], color: Color | None) -> Picture:

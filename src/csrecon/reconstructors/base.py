@@ -46,6 +46,8 @@ class Step:
         penalty: scalar that training may add to its loss.
         index, total: this is the index-th iterate, from 1, of `total`.
         parts: images that add up to this one, by name, if a method separates them.
+        facts: numbers about this iterate by name, such as its objective, if a method knows them.
+        stopped: of the last iterate: why the method stopped, if it has a stopping rule.
     """
 
     image: Tensor
@@ -53,6 +55,8 @@ class Step:
     index: int
     total: int
     parts: Mapping[str, Tensor] = field(default_factory=dict)
+    facts: Mapping[str, float] = field(default_factory=dict)
+    stopped: str = ""
 
 
 class Reconstructor(Protocol):

@@ -6,6 +6,7 @@ sites.
 Source: C (You et al. 2021), section III-C; R (Alhejaili et al. 2023), section 3.2.
 """
 
+import math
 from abc import ABC, abstractmethod
 from typing import Annotated
 
@@ -20,7 +21,13 @@ _Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Modulation(nn.Module, ABC):
-    """Makes the gains α of an iteration, (sites, features): one row per site in the block."""
+    """Makes the gains α of an iteration, (sites, features): one row per site in the block.
+
+    Attributes:
+        most_noise: the largest noise σ that it tells apart from larger ones.
+    """
+
+    most_noise = math.inf
 
     @abstractmethod
     def forward(self, condition: Condition, visit: Visit) -> Tensor:
@@ -93,6 +100,8 @@ class RFMU(Modulation):
         self.max_steps = max_steps
         self.level_scale = level_scale
         self.noise_scale = noise_scale
+        if noise_scale:
+            self.most_noise = 1 / noise_scale
         self.total = total
         inputs = 1 + total + (level_scale is not None) + (noise_scale is not None)
         self.units = nn.ModuleList(

@@ -18,9 +18,12 @@ Built = TypeVar("Built")
 
 
 def options_of(build: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The options that a class or function takes, by name."""
-    found = inspect.signature(build).parameters
-    return {name: p for name, p in found.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    """The options that a class or function takes, by name.
+
+    An option `with` is the argument `with_`, because Python keeps the word for itself (PEP 8).
+    """
+    found = inspect.signature(build).parameters.values()
+    return {p.name.rstrip("_"): p for p in found if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
 
 
 def build(
@@ -56,4 +59,4 @@ def build(
             for e in error.errors()[:3]
         )
         raise ModelError(f"{what} {name!r}: {faults}.") from error
-    return registry[name](**{key: getattr(checked, key) for key in known})
+    return registry[name](**{p.name: getattr(checked, key) for key, p in known.items()})

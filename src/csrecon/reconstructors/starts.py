@@ -130,7 +130,7 @@ class MarkovStart(nn.Module):
             return data + self.jitter * _decorrelated(x, self.correlation)
 
         b: Tensor = operator.adjoint(m.y - operator(flat))
-        return flat + _conjugate_gradients(system, lambda x: _filtered(x, 1 / known), b)
+        return flat + conjugate_gradients(system, lambda x: _filtered(x, 1 / known), b)
 
 
 _LARGEST_SYSTEM = 1500  # measurements of a block whose system is solved at once
@@ -172,7 +172,7 @@ def _filtered(x: Tensor, response: Tensor) -> Tensor:
     return out[..., :height, :width].contiguous()
 
 
-def _conjugate_gradients(
+def conjugate_gradients(
     system: Callable[[Tensor], Tensor], precondition: Callable[[Tensor], Tensor], b: Tensor
 ) -> Tensor:
     """Solve system(x) = b for every image of the batch; the system is positive definite."""

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from csrecon.errors import InputError, ResourceError, UsageError, is_out_of_memory
 from csrecon.reconstructors.base import Reconstructor, Step, last
+from csrecon.reconstructors.denoisers.network import NetworkDenoiser
+from csrecon.reconstructors.solvers.denoise import Prior
 from csrecon.reconstructors.unfolding import Unfolding
 from csrecon.runtime.tiles import SMALLEST, Tiles, planes_in_a_tile
 from csrecon.sensing.measurement import Measurement
@@ -219,9 +221,16 @@ def _precisely(model: Reconstructor, normalized: Measurement, setup: Setup) -> I
 
 
 def _run(model: Reconstructor, m: Measurement, setup: Setup) -> Iterator[Step]:
-    if setup.tile and isinstance(model, Unfolding):
-        model = model.applied(Tiles(setup.tile))
-    return _cast(model.steps(m), setup)
+    return _cast((_tiled(model, setup.tile) if setup.tile else model).steps(m), setup)
+
+
+def _tiled(model: Reconstructor, side: int) -> Reconstructor:
+    """A network, or the network that is the prior of a solver, applied tile by tile."""
+    if isinstance(model, Unfolding):
+        return model.applied(Tiles(side))
+    if isinstance(model, Prior) and isinstance(model.with_, NetworkDenoiser):
+        return replace(model, with_=NetworkDenoiser(model.with_.network.applied(Tiles(side))))
+    return model
 
 
 def check_scale(m: Measurement) -> None:

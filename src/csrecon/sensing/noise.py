@@ -19,6 +19,21 @@ from csrecon.sensing.sidecar import LARGEST
 _MOST_PHOTONS = 1e18  # of a value: what a 64-bit count holds
 _STREAM = 0x6E6F  # separates the noise of a seed from the Φ of the same seed
 
+_MEDIAN = 0.6745  # of |n| for standard Gaussian n
+
+
+def estimated_sigma(x: Tensor) -> float:
+    """The σ of white Gaussian noise in images (B, C, H, W), from the median of their details.
+
+    The details are the diagonal Haar coefficients of every 2×2 pixels: the noise has its σ there,
+    and an image is small nearly everywhere. Fine texture counts as noise. 0 for images of one row
+    or one column.
+
+    Source: Donoho and Johnstone, Biometrika 1994.
+    """
+    details = torch.diff(torch.diff(x.float(), dim=-1), dim=-2) / 2
+    return float(details.abs().median()) / _MEDIAN if details.numel() else 0.0
+
 
 @dataclass(frozen=True)
 class Noise:

@@ -1,10 +1,15 @@
-"""Parts of a measurement in blocks: some rows of Φ, or some of the blocks."""
+"""Parts of a measurement: of blocks some rows of Φ or some blocks, of any operator some values."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+from torch import Tensor
+
 from csrecon.sensing.measurement import Measurement
-from csrecon.sensing.operators import BlockOperator
+from csrecon.sensing.operators import BlockOperator, FourierOperator, LinearOperator
+
+_MEAN = 0.25  # share of the energy of the mean along the last axis, above which a value stays
 
 Corner = tuple[int, int]
 """Block row and block column of the first block of a crop."""
@@ -37,3 +42,100 @@ def crop(m: Measurement, corner: Corner, size: tuple[int, int]) -> Measurement:
     there = None if operator.present is None else operator.present[rows, columns]
     part = BlockOperator(operator.phi, (height, width), operator.block, operator.rows, there)
     return replace(m, operator=part, y=m.y[:, rows, columns].contiguous())
+
+
+class Kept(LinearOperator):
+    """Some of the values of an operator; the others are zero.
+
+    Args:
+        operator: the whole operator.
+        keep: mask of the values that are kept, bool, of shape y_shape.
+    """
+
+    keep: Tensor
+
+    def __init__(self, operator: LinearOperator, keep: Tensor) -> None:
+        super().__init__(operator.domain)
+        self.operator = operator
+        self.complex_data = operator.complex_data
+        self.register_buffer("keep", keep.to(torch.float32), persistent=False)
+
+    @property
+    def ratio(self) -> float:
+        """The ratio of the operator times the share that is kept."""
+        return self.operator.ratio * float(self.keep.mean())
+
+    @property
+    def y_shape(self) -> tuple[int, ...]:
+        """The y_shape of the operator."""
+        return self.operator.y_shape
+
+    @property
+    def tight(self) -> bool:
+        """False: the values that are left out are zero, whatever the image."""
+        return False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Measure, and set the other values to zero."""
+        y: Tensor = self.operator(x)
+        return y * self.keep
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Aᵀ of the values that are kept."""
+        return self.operator.adjoint(y * self.keep)
+
+    def normalized(self, y: Tensor, noise: float) -> tuple[LinearOperator, Tensor, float]:
+        """Unchanged if the operator is: leaving values out does not raise ‖A‖."""
+        operator, y, noise = self.operator.normalized(y, noise)
+        if operator is self.operator:
+            return self, y, noise
+        return Kept(operator, self.keep.bool()), y * self.keep, noise
+
+    def observed(self) -> Tensor | None:
+        """The observed pixels of the operator."""
+        return self.operator.observed()
+
+
+def without(m: Measurement, held: Tensor) -> Measurement:
+    """The measurement without some of its values; `held` is bool, of shape y_shape."""
+    operator = Kept(m.operator, ~held)
+    return replace(m, operator=operator, y=m.y * operator.keep)
+
+
+def measured(operator: LinearOperator) -> Tensor:
+    """Mask of the values that were measured, bool, of shape y_shape: all but of missing blocks."""
+    there = torch.ones(operator.y_shape, dtype=torch.bool)
+    if isinstance(operator, BlockOperator) and operator.present is not None:
+        there &= (operator.present > 0).cpu()[..., None]
+    return there
+
+
+def held_out(operator: LinearOperator, share: float, seed: int = 0) -> Tensor:
+    """A random choice of measured values to hold out, bool, of shape y_shape.
+
+    Values that carry much of the mean of their block stay, and the zero frequency. Both parts of a
+    complex value are held out together, and of a real image both of two conjugate frequencies.
+
+    Args:
+        operator: normalized.
+        share: of the values.
+        seed: of the choice.
+    """
+    ones = torch.ones(1, *operator.domain)
+    device = next(operator.buffers(), ones).device
+    energy = operator(ones.to(device))[0].cpu().square()
+    if operator.complex_data:
+        energy = energy.sum(dim=-1)
+    level = energy > _MEAN * energy.sum(dim=-1, keepdim=True)
+    draw = torch.Generator().manual_seed(seed)
+    if isinstance(operator, FourierOperator) and operator.domain[0] == 1:
+        number = torch.rand(operator.image_shape, generator=draw)
+        conjugate = number.flip(0, 1).roll((1, 1), dims=(0, 1))
+        chosen = torch.maximum(number, conjugate).flatten()[operator.index.cpu()] < share**0.5
+    else:
+        chosen = torch.rand(energy.shape, generator=draw) < share
+    held = chosen & ~level
+    if operator.complex_data:
+        held = held[..., None].expand(operator.y_shape)
+    found: Tensor = (held & measured(operator)).to(device)
+    return found

@@ -77,7 +77,13 @@ DATASETS: dict[str, DatasetCard] = {
         "100 RGB images of 481×321", 100, "test", *_RECURSIONS, "COAST/data/BSD100"
     ),
     "bsd68-gray": DatasetCard("68 gray images of 481×321", 68, "test", *_DNCNN, "testsets/BSD68"),
-    "set12": DatasetCard("12 gray images", 12, "test", *_DNCNN, "testsets/Set12"),
+    "set12": DatasetCard(
+        "12 gray images",
+        12,
+        "test",
+        *_DNCNN,
+        "TrainingCodes/DnCNN_TrainingCodes_DagNN_v1.1/testsets/Set12",
+    ),
     "t91": DatasetCard("the 91 training images", 91, "training", *_SRCNN, "Train"),
     "bsd400": DatasetCard(
         "400 gray images of 180×180, disjoint from BSD68",

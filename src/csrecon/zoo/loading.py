@@ -12,13 +12,20 @@ from typing import Any
 
 from safetensors.torch import save as to_bytes
 
-from csrecon.errors import ModelError, UsageError
+from csrecon import _default
+from csrecon.errors import ModelError, UsageError, nearest
 from csrecon.reconstructors.base import Reconstructor
-from csrecon.reconstructors.options import build
+from csrecon.reconstructors.denoisers import DENOISERS, Denoiser
+from csrecon.reconstructors.denoisers.network import NetworkDenoiser
+from csrecon.reconstructors.options import build, options_of
 from csrecon.reconstructors.solvers import SOLVERS
+from csrecon.reconstructors.solvers.denoise import Prior
+from csrecon.reconstructors.solvers.frame import Solver
 from csrecon.reconstructors.unfolding import Unfolding
 from csrecon.zoo import hub, store, weights_file
-from csrecon.zoo.cards import card
+from csrecon.zoo.cards import card, cards
+
+_WITH = "with"  # the option of a solver that names its denoiser
 
 
 def split_name(text: str) -> tuple[str, dict[str, str]]:
@@ -29,20 +36,42 @@ def split_name(text: str) -> tuple[str, dict[str, str]]:
     Raises:
         UsageError: text after the colon that is not name=value.
     """
-    if text.startswith(hub.PREFIX) or text.endswith(".safetensors"):
-        return text, {}
     name, colon, rest = text.partition(":")
-    options = {}
-    for part in rest.split(",") if colon else []:
+    if text.startswith(hub.PREFIX) or (text.endswith(".safetensors") and name not in SOLVERS):
+        return text, {}
+    return name, _options(f"model {text!r}", rest.split(",") if colon else [], "NAME:a=1,b=2")
+
+
+def _options(label: str, parts: list[str], form: str) -> dict[str, str]:
+    """Options by name, as texts, from parts that are each name=value."""
+    options: dict[str, str] = {}
+    for part in parts:
         key, equals, value = part.partition("=")
         if not (equals and key.strip() and value.strip()):
             raise UsageError(
-                f"model {text!r}: {part!r} is no option; expected NAME:option=value,option=value."
+                f"{label}: {part!r} is no option; expected NAME:option=value, as {form}."
             )
         if key.strip() in options:
-            raise UsageError(f"model {text!r}: {key.strip()!r} is given twice.")
+            raise UsageError(f"{label}: {key.strip()!r} is given twice.")
         options[key.strip()] = value.strip()
-    return name, options
+    return options
+
+
+def split_names(text: str) -> list[str]:
+    """`tv,fista:iterations=9,size=8,omp` -> the names of several models, each with its options.
+
+    A part after a comma that is name=value is an option of the model before it. The path of a
+    .safetensors file is one name.
+    """
+    if text.endswith(".safetensors"):
+        return [text]
+    names: list[str] = []
+    for part in text.split(","):
+        if names and ":" in names[-1] and ":" not in part and "=" in part:
+            names[-1] += f",{part}"
+        else:
+            names.append(part)
+    return names
 
 
 def is_solver(text: str) -> bool:
@@ -68,10 +97,7 @@ def load(name: str | Path, ratio: float | None = None) -> Reconstructor:
         return weights_file.load(name)
     model, options = split_name(name)
     if model in SOLVERS:
-        try:
-            return build(SOLVERS, "solver", model, options)
-        except ModelError as error:
-            raise UsageError(str(error)) from error
+        return _solver(model, options)
     if model.endswith(".safetensors"):
         return weights_file.load(Path(model))
     if model.startswith(hub.PREFIX):
@@ -88,18 +114,71 @@ def load(name: str | Path, ratio: float | None = None) -> Reconstructor:
     return weights_file.build(entry.blueprint(), path)
 
 
-def identity(model: Reconstructor) -> dict[str, Any]:
-    """What a model's results depend on: blueprint and weights, or a solver's name and options.
+def _solver(name: str, options: dict[str, Any]) -> Reconstructor:
+    if _WITH in options_of(SOLVERS[name]):
+        options = {**options, _WITH: denoiser(options.get(_WITH, _default.DENOISER))}
+    try:
+        return build(SOLVERS, "solver", name, options)
+    except ModelError as error:
+        raise UsageError(str(error)) from error
+
+
+def denoiser(text: str) -> Denoiser:
+    """A denoiser by name.
+
+    Args:
+        text: `wavelet`, or with options `nlm:patch=5:distance=9`; or a network that was trained
+            for denoising, as in `load`.
+
+    Raises:
+        UsageError: unknown name or option.
+        ModelError, InputError, ResourceError: of a network, as in `load`, or one that was trained
+            for something else.
+    """
+    name, *parts = text.split(":")
+    if name in DENOISERS:
+        options = _options(f"denoiser {text!r}", parts, "NAME:a=1:b=2")
+        try:
+            return build(DENOISERS, "denoiser", name, options)
+        except ModelError as error:
+            raise UsageError(str(error)) from error
+    is_file = text.endswith(".safetensors") or text.startswith(hub.PREFIX)
+    model, at, ipl = (text, "", "") if is_file else text.partition("@")
+    if not is_file and model not in cards():
+        known = [*DENOISERS, *(name for name, c in cards().items() if c.task == "denoising")]
+        raise UsageError(f"unknown denoiser {model!r}: {nearest(model, known)}")
+    network = load(model)
+    if not isinstance(network, Unfolding):
+        raise UsageError(f"{text!r} is no denoiser.")
+    if at:
+        if not ipl.isdecimal():
+            raise UsageError(f"denoiser {text!r}: expected {model}@IPL, as {model}@4.")
+        network = network.at(int(ipl))
+        network.check_allowed()
+    try:
+        return NetworkDenoiser(network)
+    except ModelError as error:
+        raise ModelError(f"model {text!r}: {error}") from error
+
+
+def identity(model: Reconstructor | Denoiser) -> dict[str, Any]:
+    """What results depend on: blueprint and weights, or the name and options of a solver.
 
     Raises:
         ModelError: a model that was not built by name.
     """
+    if isinstance(model, NetworkDenoiser):
+        return {**identity(model.network), "ipl": str(model.network.schedule)}
     if isinstance(model, Unfolding) and model.blueprint is not None:
         return {
             "blueprint": json.loads(model.blueprint),
             "weights": hashlib.sha256(to_bytes(weights_file.tensors(model))).hexdigest(),
         }
     for name, solver in SOLVERS.items():
-        if type(model) is solver and dataclasses.is_dataclass(model):
-            return {"solver": name, **dataclasses.asdict(model)}
+        if type(model) is solver and isinstance(model, Solver):
+            found = {"solver": name, **model.identity()}
+            return found | {_WITH: identity(model.with_)} if isinstance(model, Prior) else found
+    for name, build_denoiser in DENOISERS.items():
+        if type(model) is build_denoiser and dataclasses.is_dataclass(model):
+            return {"denoiser": name, **dataclasses.asdict(model)}
     raise ModelError(f"{type(model).__name__}: has no name in the zoo, so it cannot be identified.")

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from csrecon.reconstructors.base import Step, last
 from csrecon.reconstructors.schedule import Count
-from csrecon.reconstructors.solvers.proximal import Strength, falling, proximal_gradient
+from csrecon.reconstructors.solvers.frame import Iterate
+from csrecon.reconstructors.solvers.proximal import proximal_gradient
+from csrecon.reconstructors.solvers.weighted import Weighted
 from csrecon.sensing.measurement import Measurement
 
 
@@ -46,8 +47,13 @@ def denoise(v: Tensor, weight: float, p: Tensor, iterations: int) -> tuple[Tenso
     return v - weight * differences_adjoint(p), p
 
 
+def total_variation(x: Tensor) -> float:
+    """TV of images (B, C, H, W), summed over them."""
+    return float(differences(x).square().sum(dim=1).sqrt().sum())
+
+
 @dataclass(frozen=True)
-class TotalVariation:
+class TotalVariation(Weighted):
     """The solver: `iterations` outer steps with λ from `first` to `last`, `inner` dual steps each.
 
     The defaults were chosen on images of T91, noiseless, at ratios 0.1 and 0.4. For complex
@@ -56,20 +62,15 @@ class TotalVariation:
 
     iterations: Count = 100
     inner: Count = 5
-    first: Strength = 0.1
-    last: Strength = 0.0003
 
-    def steps(self, m: Measurement) -> Iterator[Step]:
-        """Every iterate."""
+    def iterates(self, m: Measurement, start: Tensor | None) -> Iterator[Iterate]:
+        """Accelerated proximal gradient steps."""
         dual = torch.zeros_like(differences(m.operator.adjoint(m.y)))
 
-        def prox(v: Tensor, weight: float) -> Tensor:
+        def prox(v: Tensor, weight: float) -> tuple[Tensor, float]:
             nonlocal dual
             image, dual = denoise(v, weight, dual, self.inner)
-            return image
+            return image, total_variation(image)
 
-        yield from proximal_gradient(m, prox, falling(self.first, self.last, self.iterations))
-
-    def __call__(self, m: Measurement) -> Tensor:
-        """The last iterate, (B, C, H, W), not clipped."""
-        return last(self.steps(m)).image
+        strengths = self.strengths(m, start)
+        return proximal_gradient(m, prox, strengths, start=start, restart=True)

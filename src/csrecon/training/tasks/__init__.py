@@ -7,8 +7,9 @@ from pydantic import BeforeValidator, SerializeAsAny
 from csrecon.io.documents import short
 from csrecon.training.tasks.base import Camera, Task, TaskOptions
 from csrecon.training.tasks.blocks import BlocksOptions
+from csrecon.training.tasks.denoise import DenoiseOptions
 
-TASKS: dict[str, type[TaskOptions]] = {"blocks": BlocksOptions}
+TASKS: dict[str, type[TaskOptions]] = {"blocks": BlocksOptions, "denoise": DenoiseOptions}
 """Name -> options of a task; their `begin` makes the task."""
 
 
