@@ -18,6 +18,8 @@ from tests.conftest import scene
 from tests.faults.checks import refused
 from tests.test_cli import run
 
+RCOAST = ("--model", "rcoast")
+
 
 def test_f24(picture):
     """A ratio outside (0, 1]
@@ -29,8 +31,8 @@ def test_f24(picture):
 def test_f25(y):
     """An IPL that the model does not allow
     exit 2; what it allows"""
-    refused(2, "reconstruct", y, "--ipl", 99, message="1..12")
-    refused(2, "reconstruct", y, "--ipl", "4,4", message="5 layers")
+    refused(2, "reconstruct", y, "--ipl", 99, message="1..24")
+    refused(2, "reconstruct", y, *RCOAST, "--ipl", "4,4", message="5 layers")
 
 
 def test_f26(y):
@@ -49,7 +51,7 @@ def test_f27(y, picture):
 def test_f28(y, monkeypatch):
     """A device that is out of memory
     smaller tiles and a warning; the same image"""
-    run("reconstruct", y, "-o", "a.npy", "--ipl", 1)
+    run("reconstruct", y, "-o", "a.npy", *RCOAST, "--ipl", 1)
     original = CoastBlock.prox
 
     def starved(self, state, gradient, gain):
@@ -59,9 +61,9 @@ def test_f28(y, monkeypatch):
 
     Image.fromarray(scene(150, 160)).save("large.png")
     run("sample", "large.png", "--ratio", 0.25, "-o", "large.npy")
-    run("reconstruct", "large.npy", "-o", "whole.npy", "--ipl", 1)
+    run("reconstruct", "large.npy", "-o", "whole.npy", *RCOAST, "--ipl", 1)
     monkeypatch.setattr(CoastBlock, "prox", starved)
-    result = run("reconstruct", "large.npy", "-o", "tiled.npy", "--ipl", 1)
+    result = run("reconstruct", "large.npy", "-o", "tiled.npy", *RCOAST, "--ipl", 1)
     assert "out of memory: continuing" in result.stderr
     np.testing.assert_allclose(np.load("tiled.npy"), np.load("whole.npy"), atol=2e-5)
 
@@ -69,7 +71,7 @@ def test_f28(y, monkeypatch):
 def test_f29(y, monkeypatch):
     """Half precision that overflows
     repeated in fp32, with a warning"""
-    run("reconstruct", y, "-o", "a.npy", "--ipl", 1, "--precision", "fp32")
+    run("reconstruct", y, "-o", "a.npy", *RCOAST, "--ipl", 1, "--precision", "fp32")
     original = CoastBlock.prox
 
     def narrow(self, state, gradient, gain):
@@ -78,7 +80,7 @@ def test_f29(y, monkeypatch):
         return (made.map(lambda t: t + torch.inf) if overflows else made), penalty
 
     monkeypatch.setattr(CoastBlock, "prox", narrow)
-    result = run("reconstruct", y, "-o", "b.npy", "--ipl", 1, "--precision", "bf16")
+    result = run("reconstruct", y, "-o", "b.npy", *RCOAST, "--ipl", 1, "--precision", "bf16")
     assert "bf16 overflowed" in result.stderr
     np.testing.assert_array_equal(np.load("a.npy"), np.load("b.npy"))
 

@@ -71,6 +71,6 @@ def test_an_unknown_entry_is_refused(queue):
 def test_every_entry_of_the_queue_has_its_recipe():
     entries = yaml.safe_load((ROOT / "training" / "queue.yaml").read_text())
     for entry in entries:
-        plan = recipe(entry["model"], entry["recipe"])
+        plan = recipe(entry["model"], entry.get("recipe"))
         settings = {name: json.dumps(value) for name, value in entry.get("settings", {}).items()}
         assert plan.changed(settings).model == entry["model"]

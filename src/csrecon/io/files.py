@@ -162,7 +162,7 @@ def read_npy(path: Path) -> NDArray[Any]:
     """
     require_file(path)
     with reading(path), path.open("rb") as stream:
-        return _read_npy(stream, path.stat().st_size, str(path))
+        return _read_npy(stream, os.fstat(stream.fileno()).st_size, str(path))
 
 
 def read_npz(path: Path, only: str | None = None) -> dict[str, NDArray[Any]]:
