@@ -68,11 +68,11 @@ def test_bare_arrays():
 
 def test_whole_numbers_of_any_type():
     m = csrecon.sample(GRAY, m=np.int64(109), block=np.int32(33), seed=np.uint8(0))
-    expected = csrecon.reconstruct(m, ipl=2)
+    expected = csrecon.reconstruct(m, "rcoast", 2)
     for ipl in (np.int64(2), np.array(2), np.full(5, 2), (2,) * 5):
-        np.testing.assert_array_equal(csrecon.reconstruct(m, ipl=ipl), expected)
+        np.testing.assert_array_equal(csrecon.reconstruct(m, "rcoast", ipl), expected)
     np.testing.assert_array_equal(
-        csrecon.reconstruct(m, ipl=2, device=torch.device("cpu")), expected
+        csrecon.reconstruct(m, "rcoast", 2, device=torch.device("cpu")), expected
     )
 
 
@@ -118,8 +118,8 @@ def test_one_pixel():
         (lambda m: csrecon.reconstruct(np.float32(3), seed=0, shape=(9, 9)), InputError, "real"),
         (lambda m: csrecon.sample(GRAY * 2.0, 0.1), InputError, r"\[0, 1\]"),
         (lambda m: csrecon.reconstruct(m, ipl=0), UsageError, "at least 1"),
-        (lambda m: csrecon.reconstruct(m, ipl=13), UsageError, r"1\.\.12"),
-        (lambda m: csrecon.reconstruct(m, ipl=[1, 2]), UsageError, "5 layers"),
+        (lambda m: csrecon.reconstruct(m, ipl=25), UsageError, r"1\.\.24"),
+        (lambda m: csrecon.reconstruct(m, "rcoast", [1, 2]), UsageError, "5 layers"),
         (lambda m: csrecon.reconstruct(m, "tv", ipl=2), UsageError, "no layers"),
         (lambda m: csrecon.reconstruct(m, device="tpu"), UsageError, "device"),
         (lambda m: csrecon.reconstruct(m, device="cuda:99"), ResourceError, "cuda:99"),
@@ -238,7 +238,8 @@ def test_the_last_tenth_of_the_iterations_is_computed_in_fp32(monkeypatch, ipl, 
         return original(self, state, gradient, gain)
 
     monkeypatch.setattr(CoastBlock, "prox", watched)
-    csrecon.reconstruct(csrecon.sample(GRAY, ratio=0.3), ipl=ipl, device="cpu", precision="bf16")
+    m = csrecon.sample(GRAY, ratio=0.3)
+    csrecon.reconstruct(m, "rcoast", ipl, device="cpu", precision="bf16")
     assert half == [True] * (5 * ipl - precise) + [False] * precise
 
 

@@ -315,7 +315,7 @@ def test_commands(server):
     assert "did you mean 'bsd68'" in run("data", "download", "bsd86", code=4).stderr
     sets = json.loads(run("data", "list", "--json").stdout)
     assert {row["set"]: row["images"] for row in sets}["urban100"] == 100
-    assert "by hand" in run("data", "list").stdout
+    assert "on demand" in run("data", "list").stdout
 
 
 def test_verifying_a_set(tmp_path):

@@ -300,7 +300,7 @@ def test_what_was_removed_is_written_into_the_image(tmp_path, monkeypatch):
     assert [written[name] for name in removed] == [said[name] for name in removed]
     assert 0 < said["gain_error"] < 0.2
     assert abs(said["offset"] - 120) < 4 * said["offset_error"]
-    assert (written["model"], written["iterations"]) == ("rcoast", 5)
+    assert (written["model"], written["iterations"]) == ("frcoast", 1)
 
 
 def test_a_camera_is_imported_once(tmp_path, monkeypatch):

@@ -157,5 +157,5 @@ def test_what_a_user_may_ask_for():
 
 def test_every_iterate_comes_also_with_tiles():
     m = csrecon.sample(scene(), 0.2)
-    steps = csrecon.api.reconstruct_steps(m, ipl=1, setup=execution.choose("cpu", "fp32", 64))
+    steps = csrecon.api.reconstruct_steps(m, ipl=5, setup=execution.choose("cpu", "fp32", 64))
     assert [step.index for step in itertools.islice(steps, 5)] == [1, 2, 3, 4, 5]

@@ -84,8 +84,8 @@ def compare(
     setup = execution.choose(device, precision)
     plot.check_suffix(output)
     files.refuse_existing(output, overwrite=overwrite)
-    shown = model or [f"{_default.MODEL}@{ipl}" for ipl in _IPLS]
-    named = [parse.model_at(text) for text in shown]
+    asked = model or [f"{_default.MODEL}@{ipl}" for ipl in _IPLS]
+    named = [parse.model_at(text) for text in asked]
     files.refuse_inputs([output], [image, *(Path(name) for name, _ in named)])
     entries = [comparing.Entry(name, ipl) for name, ipl in named]
     if film and len(entries) > 1:

@@ -67,9 +67,10 @@ class Schedule:
         layers = len(self.counts)
         counts = (ipl,) * layers if isinstance(ipl, int) else tuple(ipl)
         if len(counts) != layers:
+            known = f"{layers} layers" if layers > 1 else "1 layer"
             raise UsageError(
-                f"{len(counts)} iteration counts {counts} for a network of {layers} layers: "
-                f"give one number, or {layers}."
+                f"{len(counts)} iteration counts {counts} for a network of {known}: give one "
+                f"number{f', or {layers}' if layers > 1 else ''}."
             )
         return Schedule(counts, self.order)
 

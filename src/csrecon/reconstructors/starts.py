@@ -111,7 +111,7 @@ class MarkovStart(nn.Module):
         phi = operator.rows.matrix()
         rows, columns = (self._along(side, phi) for side in operator.block)
         spread = (rows @ phi.view(-1, *operator.block) @ columns).flatten(1)  # ΦC
-        shared = spread @ phi.T + self.jitter * torch.eye(len(phi), device=phi.device)
+        shared = spread @ phi.T + self.jitter * torch.eye(len(phi)).to(phi)
         return torch.cholesky_solve(spread, torch.linalg.cholesky(shared))
 
     def _by_iterations(self, m: Measurement) -> Tensor:
