@@ -8,6 +8,7 @@ from torch import Tensor
 
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.operators import BlockOperator, FourierOperator, LinearOperator
+from csrecon.sensing.operators.base import Derived
 
 _MEAN = 0.25  # share of the energy of the mean along the last axis, above which a value stays
 
@@ -44,7 +45,7 @@ def crop(m: Measurement, corner: Corner, size: tuple[int, int]) -> Measurement:
     return replace(m, operator=part, y=m.y[:, rows, columns].contiguous())
 
 
-class Kept(LinearOperator):
+class Kept(Derived):
     """Some of the values of an operator; the others are zero.
 
     Args:
@@ -55,25 +56,13 @@ class Kept(LinearOperator):
     keep: Tensor
 
     def __init__(self, operator: LinearOperator, keep: Tensor) -> None:
-        super().__init__(operator.domain)
-        self.operator = operator
-        self.complex_data = operator.complex_data
+        super().__init__(operator)
         self.register_buffer("keep", keep.to(torch.float32), persistent=False)
 
     @property
     def ratio(self) -> float:
         """The ratio of the operator times the share that is kept."""
         return self.operator.ratio * float(self.keep.mean())
-
-    @property
-    def y_shape(self) -> tuple[int, ...]:
-        """The y_shape of the operator."""
-        return self.operator.y_shape
-
-    @property
-    def tight(self) -> bool:
-        """False: the values that are left out are zero, whatever the image."""
-        return False
 
     def forward(self, x: Tensor) -> Tensor:
         """Measure, and set the other values to zero."""
@@ -90,10 +79,6 @@ class Kept(LinearOperator):
         if operator is self.operator:
             return self, y, noise
         return Kept(operator, self.keep.bool()), y * self.keep, noise
-
-    def observed(self) -> Tensor | None:
-        """The observed pixels of the operator."""
-        return self.operator.observed()
 
 
 def without(m: Measurement, held: Tensor) -> Measurement:

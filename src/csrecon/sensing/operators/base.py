@@ -233,12 +233,12 @@ class LinearOperator(nn.Module, ABC):
         return None
 
 
-class Scaled(LinearOperator):
-    """An operator times a scalar."""
+class Derived(LinearOperator):
+    """An operator made from another, with images and data of the same shapes."""
 
-    def __init__(self, operator: LinearOperator, scale: float) -> None:
+    def __init__(self, operator: LinearOperator) -> None:
         super().__init__(operator.domain)
-        self.operator, self.scale = operator, scale
+        self.operator = operator
         self.complex_data = operator.complex_data
 
     @property
@@ -256,6 +256,18 @@ class Scaled(LinearOperator):
         """False: not known to be tight."""
         return False
 
+    def observed(self) -> Tensor | None:
+        """The observed pixels of the operator."""
+        return self.operator.observed()
+
+
+class Scaled(Derived):
+    """An operator times a scalar."""
+
+    def __init__(self, operator: LinearOperator, scale: float) -> None:
+        super().__init__(operator)
+        self.scale = scale
+
     def forward(self, x: Tensor) -> Tensor:
         """Measure, times the scale."""
         y: Tensor = self.operator(x)
@@ -268,10 +280,6 @@ class Scaled(LinearOperator):
     def normalized(self, y: Tensor, noise: float) -> tuple[LinearOperator, Tensor, float]:
         """Unchanged: the scale was chosen for ‖A‖ = 1."""
         return self, y, noise
-
-    def observed(self) -> Tensor | None:
-        """The observed pixels of the operator."""
-        return self.operator.observed()
 
 
 @runtime_checkable
