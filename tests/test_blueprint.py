@@ -38,6 +38,7 @@ def version_2(block, modulation, start=None, schedule=(2, 3), **recursion):
         "recursion": {
             "schedule": list(schedule),
             "relax_after": None,
+            "average_after": None,
             "rotate": False,
             "projection": False,
             "order": "layers",

@@ -154,6 +154,14 @@ def test_late_iterations_go_half_of_the_way(m):
     assert all(torch.equal(a, b) for a, b in zip(never, whole, strict=True))
 
 
+def test_late_iterates_are_averaged_and_the_recursion_goes_on_from_the_last(m):
+    last = [step.image for step in toy(ipl=3).steps(m)]
+    mean = [step.image for step in toy(ipl=3, average_after=2).steps(m)]
+    assert all(torch.equal(a, b) for a, b in zip(mean[:3], last[:3], strict=True))
+    for index in (4, 5, 6):
+        torch.testing.assert_close(mean[index - 1], torch.stack(last[2:index]).mean(0))
+
+
 class Lean(ProxBlock):
     """A block that looks to one side: every pixel becomes its left neighbour."""
 

@@ -41,6 +41,9 @@ class Recursion:
         relax_after: relaxation (Krasnoselskii-Mann) of a layer's iterations after this one: the
             state moves half of the way to the layer's output, so that many iterations converge
             instead of oscillating; None for no relaxation.
+        average_after: averaging of iterates (Polyak-Ruppert): the image is the mean of the iterates
+            after this one, counted over all layers, and the recursion itself goes on from the last;
+            None for the last iterate alone.
         rotate: rotation per iteration: the j-th iteration of a layer is computed in the j-th of the
             eight orientations of a square, so that errors of the layer do not accumulate: the
             geometric self-ensemble (Lim et al., EDSR, CVPR-W 2017) spread over the iterations.
@@ -56,6 +59,7 @@ class Recursion:
         tuple[Annotated[int, Field(ge=1, le=1000)], ...], Field(min_length=1, max_length=256)
     ]
     relax_after: Count | None = None
+    average_after: Count | None = None
     rotate: bool = False
     projection: bool = False
     order: Order = "layers"
@@ -146,6 +150,28 @@ def apply_whole(
     """Apply a block to whole images."""
     result: tuple[State, Tensor] = block(state, gradient, gain)
     return result
+
+
+class Average:
+    """The mean of the iterates after one of them; up to that one, each iterate itself.
+
+    Args:
+        after: index, from 1, of the last iterate that is left out; None for no averaging.
+    """
+
+    def __init__(self, after: int | None) -> None:
+        self._after = after
+        self._mean: Tensor | None = None
+
+    def __call__(self, image: Tensor, index: int) -> Tensor:
+        """The result after the index-th iterate, (B, C, H, W); to be called for each in order."""
+        if self._after is None or index <= self._after:
+            return image
+        if self._mean is None:
+            self._mean = image
+        else:
+            self._mean = torch.lerp(self._mean, image, 1 / (index - self._after))
+        return self._mean
 
 
 class Unfolding(nn.Module):
@@ -274,6 +300,7 @@ class Unfolding(nn.Module):
         state = cast(ProxBlock, self.blocks[0]).begin(self._padded(x))
         height, width = x.shape[-2:]
         del x
+        average = Average(self.recursion.average_after)
         for visit in self.schedule.visits(self.trained.ipl):
             if visit.index > 1:
                 gradient = local.gradient(state.image[..., :height, :width])
@@ -292,7 +319,7 @@ class Unfolding(nn.Module):
             if block.stride > 1:  # the padding replicates the border of the image
                 cropped = state.image[..., :height, :width]
                 state = State(self._padded(cropped), state.features)
-            image = state.image[..., :height, :width]
+            image = average(state.image[..., :height, :width], visit.index)
             if self.recursion.projection and visit.index == visit.total:
                 image = local.consistent(image)
             whole = blocks.join(image) if blocks is not None else image
