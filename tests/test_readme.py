@@ -37,6 +37,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 TINY = 12  # pixels of a side
 SMALL = (96, 128)  # a whole number of blocks of 32×32
 GAIN, OFFSET = 850, 120
+PAGE = "from_ista_to_rcoast.md"  # runs as a whole: test_lecture.py
 
 
 # --- What stands in a document ---
@@ -61,6 +62,8 @@ def arguments(words):
     if words[:1] == ["torchrun"]:
         assert "-m csrecon" in " ".join(words)
         words = words[words.index("csrecon") :]
+    if ">" in words:
+        words = words[: words.index(">")]
     return words[1:] if Path(words[0]).name == "csrecon" else None
 
 
@@ -285,7 +288,7 @@ def stand_in(outputs):
             shutil.copy(report, target)
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in ROOT.glob("docs/*.md")))
+@pytest.mark.parametrize("name", sorted({path.name for path in ROOT.glob("docs/*.md")} - {PAGE}))
 def test_cheap_commands_of_the_documents_run_as_written(name, folder):
     commands = list(lines((ROOT / "docs" / name).read_text(encoding="utf-8")))
     plotted = any(words[1] == "plot" for words in commands)
