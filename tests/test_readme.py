@@ -345,7 +345,18 @@ def test_python_of_the_page_on_trust():
 
 
 def test_python_of_the_page_on_solvers():
-    (example,) = examples((ROOT / "docs" / "solvers.md").read_text(encoding="utf-8"))
+    text = (ROOT / "docs" / "solvers.md").read_text(encoding="utf-8")
+    example, learning = examples(text)
+    Path("photos").mkdir()
+    for index in range(12):
+        Image.fromarray(scene(40 + index, 50)).save(f"photos/{index:02}.png")
+    exec(learning, {})
+    m = csrecon.sample(picture(48, 64), 0.3, block=16)
+    truth = torch.from_numpy(picture(48, 64))[None, None]
+    atoms = np.load("atoms.npy")
+    assert atoms.shape == (256, 257)
+    assert np.linalg.norm(atoms, axis=0).max() < 1 + 1e-5
+    assert metrics.psnr(csrecon.load("omp:dictionary=atoms.npy")(m), truth) > 30
     names = {"csrecon": csrecon, "m": csrecon.sample(picture(40, 48), 0.3, block=16)}
     exec(example, names)
     assert names["x"].shape == (40, 48)
