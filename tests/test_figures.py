@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,6 +116,32 @@ def test_compare(photo, tmp_path):
         assert "row,column,side" in run(
             "compare", photo, "--model", "tv", "--zoom", square, "-o", "b.png", code=2
         ).stderr  # fmt: skip
+
+
+def test_plot_a_comparison(photo):
+    """Every model against iterations and seconds; objectives of solvers only."""
+    words = ["compare", photo, "--model", "rcoast@1", "--model", "fista:iterations=3", "--json"]
+    told = run(*words, "--precision", "fp32").stdout
+    Path("both.json").write_text(told, encoding="utf-8")
+    network, solver = json.loads(told)["results"]
+    assert [at["iteration"] for at in network["convergence"]] == [1, 2, 3, 4, 5]
+    for result in (network, solver):
+        spent = [at["seconds"] for at in result["convergence"]]
+        assert spent == sorted(spent) and spent[-1] <= result["seconds"] + 1e-3
+        assert result["convergence"][-1]["psnr"] == pytest.approx(result["psnr"], abs=1e-3)
+    assert "objective" in solver["convergence"][0]
+    assert "objective" not in network["convergence"][0]
+
+    names = {Path(name).name for name in json.loads(run("plot", "both.json", "--json").stdout)}
+    for name in ("psnr", "psnr_seconds", "objective", "objective_seconds"):
+        assert f"convergence_{name}.png" in names
+    for name, labels in (("psnr_seconds", {"rcoast, IPL 1", "fista:iterations=3"}),
+                         ("objective", {"fista:iterations=3"})):  # fmt: skip
+        with Path(f"figures/convergence_{name}.csv").open(encoding="utf-8") as stream:
+            assert {row[0] for row in csv.reader(stream)} == {"curve", *labels}
+    run("plot", "both.json", code=2)
+    Path("both.json").write_text('{"figure": "a", "results": [{"model": 1}]}', encoding="utf-8")
+    assert "compare --json" in run("plot", "both.json", "-o", "b", code=3).stderr
 
 
 def test_plot_a_report(photo, tmp_path):

@@ -37,6 +37,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 TINY = 12  # pixels of a side
 SMALL = (96, 128)  # a whole number of blocks of 32×32
 GAIN, OFFSET = 850, 120
+PAGE = "from_ista_to_rcoast.md"  # runs as a whole: test_lecture.py
 
 
 # --- What stands in a document ---
@@ -61,6 +62,8 @@ def arguments(words):
     if words[:1] == ["torchrun"]:
         assert "-m csrecon" in " ".join(words)
         words = words[words.index("csrecon") :]
+    if ">" in words:
+        words = words[: words.index(">")]
     return words[1:] if Path(words[0]).name == "csrecon" else None
 
 
@@ -285,7 +288,7 @@ def stand_in(outputs):
             shutil.copy(report, target)
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in ROOT.glob("docs/*.md")))
+@pytest.mark.parametrize("name", sorted({path.name for path in ROOT.glob("docs/*.md")} - {PAGE}))
 def test_cheap_commands_of_the_documents_run_as_written(name, folder):
     commands = list(lines((ROOT / "docs" / name).read_text(encoding="utf-8")))
     plotted = any(words[1] == "plot" for words in commands)
@@ -342,7 +345,18 @@ def test_python_of_the_page_on_trust():
 
 
 def test_python_of_the_page_on_solvers():
-    (example,) = examples((ROOT / "docs" / "solvers.md").read_text(encoding="utf-8"))
+    text = (ROOT / "docs" / "solvers.md").read_text(encoding="utf-8")
+    example, learning = examples(text)
+    Path("photos").mkdir()
+    for index in range(12):
+        Image.fromarray(scene(40 + index, 50)).save(f"photos/{index:02}.png")
+    exec(learning, {})
+    m = csrecon.sample(picture(48, 64), 0.3, block=16)
+    truth = torch.from_numpy(picture(48, 64))[None, None]
+    atoms = np.load("atoms.npy")
+    assert atoms.shape == (256, 257)
+    assert np.linalg.norm(atoms, axis=0).max() < 1 + 1e-5
+    assert metrics.psnr(csrecon.load("omp:dictionary=atoms.npy")(m), truth) > 30
     names = {"csrecon": csrecon, "m": csrecon.sample(picture(40, 48), 0.3, block=16)}
     exec(example, names)
     assert names["x"].shape == (40, 48)

@@ -71,7 +71,7 @@ def test_figures_of_convergence():
     [
         ("[", "not what"),
         ('[{"measurement": "y.npy"}]', "not what"),
-        ('[{"measurement": "y.npy", "model": "rcoast"}]', "only classical solvers"),
+        ('[{"measurement": "y.npy", "model": "rcoast"}]', "classical solvers only"),
         ('[{"measurement": "y", "model": "tv", "convergence": [{"iteration": 1}]}]', "no curve"),
     ],
 )

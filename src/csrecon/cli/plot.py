@@ -1,4 +1,4 @@
-"""`csrecon plot`: the figures of a benchmark, or of the convergence of solvers."""
+"""`csrecon plot`: the figures of a benchmark, or of the iterates of models."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,8 +12,8 @@ def plot(
     reports: Annotated[
         list[Path],
         typer.Argument(
-            help="JSON reports of `csrecon bench -o FILE.json`, or what `csrecon reconstruct "
-            "--json` printed; several of a kind are drawn together.",
+            help="JSON reports of `csrecon bench -o FILE.json`, or what `csrecon compare --json` "
+            "or `csrecon reconstruct --json` printed; several of a kind are drawn together.",
             metavar="REPORT",
         ),
     ],
@@ -25,14 +25,17 @@ def plot(
 ) -> None:
     """Draw PSNR against ratio, IPL, seconds and parameters, where a report has several of them.
 
-    Of classical solvers that `csrecon reconstruct --json` ran, draw objective, residual, duality
-    gap and strength against the iteration. Every figure is written as PNG and PDF, with its points
-    as CSV beside it.
+    Of the models that `csrecon compare --json` ran, draw PSNR, and of classical solvers also
+    objective, residual, duality gap and strength, against the iteration and against seconds; of
+    `csrecon reconstruct --json` the same without PSNR and seconds. Every figure is written as PNG
+    and PDF, with its points as CSV beside it.
 
     **Example**
 
         csrecon bench --dataset set11 --ratio 0.1,0.5 --ipls 1..12 -o ipl.json
         csrecon plot ipl.json -o figures/
+        csrecon compare img.png --model tv --model rcoast --json > both.json
+        csrecon plot both.json -o figures/
         csrecon reconstruct y.npy --model tv --json > tv.json
         csrecon plot tv.json -o figures/
     """

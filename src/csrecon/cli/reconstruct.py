@@ -384,5 +384,5 @@ def _shown(
         for step in iterates:
             bar.update(task, completed=step.index, total=step.total)
             solver.tell(step, name)
-            convergence.append(solver.facts(step))
+            convergence.append(step.record())
             yield step

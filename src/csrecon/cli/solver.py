@@ -65,11 +65,6 @@ class SolverOptions:
         return self.init or self.init_model
 
 
-def facts(step: "Step") -> dict[str, float]:
-    """The facts of an iterate, for JSON."""
-    return {"iteration": step.index, **{name: float(f"{v:.6g}") for name, v in step.facts.items()}}
-
-
 def tell(step: "Step", label: str) -> None:
     """Print the facts of an iterate with --verbose."""
     if step.facts:

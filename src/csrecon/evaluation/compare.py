@@ -3,8 +3,9 @@
 `csrecon compare`, `csrecon quickstart` and the notebooks call this.
 """
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from csrecon import metrics, zoo
 from csrecon.errors import UsageError
 from csrecon.evaluation import heldout, plot, uncertainty
+from csrecon.evaluation.meter import timed
 from csrecon.io import images
 from csrecon.io.images import Picture
 from csrecon.metrics import Score
@@ -53,6 +55,8 @@ class Outcome:
     Attributes:
         check: the estimated error, if it was asked for.
         sigma: the estimated standard deviation of every pixel, (H, W).
+        trace: of every iterate its facts, its `psnr` in dB unless it is infinite, and the `seconds`
+            until it was there, without those of the scoring.
     """
 
     label: str
@@ -61,6 +65,7 @@ class Outcome:
     seconds: float
     check: heldout.Check | None = None
     sigma: NDArray[np.float32] | None = None
+    trace: Sequence[dict[str, float]] = ()
 
     def facts(self) -> dict[str, Any]:
         """Label, score, seconds, and the estimated PSNR if there is one, for JSON."""
@@ -121,14 +126,35 @@ def compare(
     found = []
     for entry in entries:
         network = execution.at_ipl(networks[entry.model], entry.ipl)
-        began = time.perf_counter()
-        for step in execution.steps(network, m, setup):
+        trace: list[dict[str, float]] = []
+        for step, seconds in _clocked(execution.steps(network, m, setup), setup):
             watch(entry, step)
-        outcome = _outcome(entry.label, step.image, picture, time.perf_counter() - began)
+            if step.index == 1:  # again, in another precision or on another device
+                trace.clear()
+            trace.append(_record(step, seconds, picture))
+        outcome = replace(_outcome(entry.label, step.image, picture, seconds), trace=trace)
         if samples:
             outcome = _checked(outcome, m, step.image.cpu(), network, setup, samples)
         found.append(outcome)
     return found
+
+
+def _clocked(iterates: Iterator[Step], setup: execution.Setup) -> Iterator[tuple[Step, float]]:
+    """Iterates with the seconds spent on them so far, not on what is done with them."""
+    spent = 0.0
+    while True:
+        step, seconds = timed(lambda: next(iterates, None), setup.device)
+        if step is None:
+            return
+        spent += seconds
+        yield step, spent
+
+
+def _record(step: Step, seconds: float, picture: Picture) -> dict[str, float]:
+    found = {**step.record(), "seconds": round(seconds, 6)}
+    shown = metrics.shown(step.image.cpu(), "paper")
+    psnr = float(metrics.psnr(shown, picture.planes.transpose(0, 1)))
+    return {**found, "psnr": round(psnr, 4)} if math.isfinite(psnr) else found
 
 
 def _checked(

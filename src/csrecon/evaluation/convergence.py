@@ -1,10 +1,12 @@
-"""Convergence of classical solvers: objective, residual and gap against the iteration.
+"""Convergence: objective, residual, gap and PSNR against the iteration and against seconds.
 
-The input is what `csrecon reconstruct --json` prints. Values of zero have no place on the
+The input is what `csrecon reconstruct --json` prints of classical solvers, or `csrecon compare
+--json` of any model, which alone knows PSNR and seconds. Values of zero have no place on a
 logarithmic axis and are left out.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,17 +15,22 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from csrecon.errors import InputError
-from csrecon.evaluation.plot import Curve, curves, targets
+from csrecon.evaluation.plot import Chart, Curve, charts, targets
 from csrecon.io import documents
 
 _LARGEST = 2**26  # bytes of a report
-LABELS = {
+_LABELS = {
     "objective": "objective",
     "residual": "residual ‖Ax - y‖",
     "gap": "duality gap",
     "strength": "strength λ",
+    "psnr": "PSNR (dB)",
 }
-"""Fact -> label of its axis; every fact has a figure of its own."""
+_ACROSS = {
+    "iteration": ("objective", "residual", "gap", "strength", "psnr"),
+    "seconds": ("objective", "psnr"),
+}
+# Fact on the x axis -> the facts that are drawn against it, each in a figure of its own.
 
 
 class _Result(BaseModel):
@@ -31,9 +38,15 @@ class _Result(BaseModel):
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
-    measurement: Annotated[str, Field(max_length=4096)]
+    measurement: Annotated[str, Field(max_length=4096)] = ""
     model: Annotated[str, Field(max_length=4096)]
     convergence: Annotated[list[dict[str, float]], Field(max_length=100_000)] = []
+
+
+class _Compared(BaseModel):
+    """What the figures take from a comparison: its results, which share the measurement."""
+
+    results: Annotated[list[_Result], Field(max_length=10_000)]
 
 
 _Results = pydantic.TypeAdapter(Annotated[list[_Result], Field(max_length=10_000)])
@@ -48,12 +61,13 @@ class Trace:
 
 
 def is_list(path: Path) -> bool:
-    """Whether a file is a JSON list, as `reconstruct --json` prints, and no report of `bench`.
+    """Whether a file is a JSON list, as `reconstruct --json` prints, or a comparison.
 
     Raises:
         InputError: no such file.
     """
-    return documents.content(path, _LARGEST).lstrip()[:1] == b"["
+    text = documents.content(path, _LARGEST).lstrip()
+    return text[:1] == b"[" or _is_comparison(text)
 
 
 def read(path: Path) -> list[Trace]:
@@ -62,29 +76,53 @@ def read(path: Path) -> list[Trace]:
     Raises:
         InputError: no such file, or no results with convergence in it.
     """
+    text = documents.content(path, _LARGEST).lstrip()
+    compared = _is_comparison(text)
+    command = "compare" if compared else "reconstruct"
     try:
-        results = _Results.validate_json(documents.content(path, _LARGEST))
+        results = (
+            _Compared.model_validate_json(text).results
+            if compared
+            else _Results.validate_json(text)
+        )
     except pydantic.ValidationError as error:
         raise InputError(
-            f"{path}: not what `csrecon reconstruct --json` prints ({documents.faults(error)})."
+            f"{path}: not what `csrecon {command} --json` prints ({documents.faults(error)})."
         ) from error
     found = [
-        Trace(f"{result.model}, {Path(result.measurement).name}", result.convergence)
-        for result in results
-        if result.convergence
+        Trace(", ".join(filter(None, (r.model, Path(r.measurement).name))), r.convergence)
+        for r in results
+        if r.convergence
     ]
     if not found:
-        raise InputError(f"{path}: no convergence in it: only classical solvers report it.")
+        raise InputError(
+            f"{path}: no convergence in it: `csrecon reconstruct --json` reports that of classical "
+            "solvers only, `csrecon compare --json` that of every model."
+        )
     return found
+
+
+def _is_comparison(text: bytes) -> bool:
+    """Whether a JSON text is an object with a figure, as `compare --json` prints."""
+    return re.match(rb'\{\s*"figure"\s*:', text) is not None
 
 
 def outputs(folder: Path) -> list[Path]:
     """The files that `draw` may write into a folder."""
-    return [path for name in LABELS for path in targets(folder / f"convergence_{name}")]
+    return [
+        path
+        for x, facts in _ACROSS.items()
+        for y in facts
+        for path in targets(folder / _name(y, x))
+    ]
+
+
+def _name(fact: str, across: str) -> str:
+    return f"convergence_{fact}" + ("" if across == "iteration" else f"_{across}")
 
 
 def draw(traces: Sequence[Trace], folder: Path, overwrite: bool = False) -> list[Path]:
-    """Write a figure of every fact that a trace has twice or more.
+    """Write the figures of every fact that a trace has twice or more.
 
     Returns:
         The files, PNG, PDF and CSV of each.
@@ -93,16 +131,18 @@ def draw(traces: Sequence[Trace], folder: Path, overwrite: bool = False) -> list
         UsageError: a file exists and `overwrite` is false.
         InputError: no fact gives a curve.
     """
-    written: list[Path] = []
-    for name, label in LABELS.items():
-        lines = []
-        for trace in traces:
-            points = [(int(f["iteration"]), f[name]) for f in trace.facts if f.get(name, 0) > 0]
-            if len(points) > 1:
-                lines.append(Curve(trace.label, points))
-        if lines:
-            target = folder / f"convergence_{name}"
-            written += curves(lines, target, "iteration", label, "y", overwrite)
+    found = (_chart(traces, y, x) for x, facts in _ACROSS.items() for y in facts)
+    written = charts(found, folder, overwrite)
     if not written:
         raise InputError("these results give no curve: run more than one iteration.")
     return written
+
+
+def _chart(traces: Sequence[Trace], y: str, x: str) -> Chart:
+    """The curves of a fact against iterations or seconds; those are logarithmic for PSNR."""
+    cast: Callable[[float], float] = int if x == "iteration" else float
+    lines = [
+        Curve(t.label, [(cast(f[x]), f[y]) for f in t.facts if x in f and f.get(y, 0) > 0])
+        for t in traces
+    ]
+    return Chart(_name(y, x), lines, x, _LABELS[y], "x" if y == "psnr" else "y")

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from csrecon.errors import InputError
 from csrecon.evaluation import presets
-from csrecon.evaluation.plot import Curve, curves, targets
+from csrecon.evaluation.plot import Chart, Curve, charts, curves, targets
 from csrecon.io import documents
 from csrecon.zoo import cards
 
@@ -145,28 +145,29 @@ def draw(cells: Sequence[Record], folder: Path, overwrite: bool = False) -> list
         UsageError: a file exists and `overwrite` is false.
         InputError: the cells give no curve.
     """
-    written: list[Path] = []
-    for name, kind in KINDS.items():
-        points: dict[str, dict[float, Record]] = {}
-        for cell in cells:
-            x = kind.x(cell)
-            if x is not None:
-                points.setdefault(kind.curve(cell), {})[x] = cell
-        lines = [
-            Curve(
-                label,
-                [(x, found[x]["psnr"]) for x in sorted(found)],
-                names=[found[x]["model"] for x in sorted(found)] if kind.named else (),
-            )
-            for label, found in points.items()
-            if len(found) > 1
-        ]
-        if lines:
-            target = folder / f"psnr_{name}"
-            written += curves(lines, target, kind.label, "PSNR (dB)", kind.logarithmic, overwrite)
+    written = charts((_chart(name, cells) for name in KINDS), folder, overwrite)
     if not written:
         raise InputError("this report gives no curve: run several ratios, IPLs or models.")
     return written
+
+
+def _chart(name: str, cells: Sequence[Record]) -> Chart:
+    """The curves of one kind of figure."""
+    kind = KINDS[name]
+    points: dict[str, dict[float, Record]] = {}
+    for cell in cells:
+        x = kind.x(cell)
+        if x is not None:
+            points.setdefault(kind.curve(cell), {})[x] = cell
+    lines = [
+        Curve(
+            label,
+            [(x, found[x]["psnr"]) for x in sorted(found)],
+            names=[found[x]["model"] for x in sorted(found)] if kind.named else (),
+        )
+        for label, found in points.items()
+    ]
+    return Chart(f"psnr_{name}", lines, kind.label, "PSNR (dB)", kind.logarithmic)
 
 
 def preset_paths(folder: Path) -> list[Path]:

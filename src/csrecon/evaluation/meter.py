@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 _RESET, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+T = TypeVar("T")
 LONG = 10.0
 """Seconds; a run that takes longer needs no warm-up and no repetition."""
 
@@ -57,7 +59,7 @@ def _status(field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
-def timed(run: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, float]:
+def timed(run: Callable[[], T], device: torch.device) -> tuple[T, float]:
     """The result of a run and its wall time in seconds, until the device has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

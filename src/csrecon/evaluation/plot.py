@@ -3,7 +3,7 @@
 import csv
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,13 @@ from csrecon.io import files
 from csrecon.io.text import printable
 
 SUFFIXES = (".png", ".pdf", ".svg")
+_COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F",
+)  # fmt: skip
+# Okabe and Ito's, which colour-blind readers tell apart; gray for yellow, which is too pale.
+_MARKERS = ("o", "s", "^", "D", "v", "X", "P", "<", ">")
+_WIDEST = 12.0  # inches
+_MARKED = 12  # markers on a curve of many points
 _SLENDEREST = 8.0  # of panels; a more slender image is drawn between margins
 _MOST_PANELS = 400  # their layout takes seconds per hundred
 _LONGEST = 600.0  # inches at 100 dpi; what draws them ends at 2^16 pixels
@@ -224,15 +231,21 @@ def curves(
         UsageError: a file exists and `overwrite` is false.
         ResourceError: it cannot be written.
     """
-    figure = Figure(figsize=(6.4, 4.4), dpi=150, layout="constrained")
+    longest = max(len(line.label) for line in lines)  # of the legend, beside the axes
+    width = min(max(6.4, 4.6 + 0.06 * longest), _WIDEST)
+    figure = Figure(figsize=(width, 4.4), dpi=150, layout="constrained")
     axis = figure.subplots()
     families = list(dict.fromkeys(line.family or line.label for line in lines))
     for line in lines:
+        family = families.index(line.family or line.label)
+        again = family >= len(_COLOURS) and line.line == "solid"
         axis.plot(
             *zip(*line.points, strict=True),
-            color=f"C{families.index(line.family or line.label)}",
-            linestyle=line.line,
-            marker="*" if line.line == "none" else ".",
+            color=_COLOURS[family % len(_COLOURS)],
+            linestyle="dashdot" if again else line.line,
+            marker="*" if line.line == "none" else _MARKERS[family % len(_MARKERS)],
+            markersize=4,
+            markevery=max(1, len(line.points) // _MARKED),
         )
     lowest = min(lines, key=lambda line: min(value for _, value in line.points))
     for name, point in zip(lowest.names, lowest.points, strict=False):
@@ -278,6 +291,34 @@ def curves(
             labelled = [(unformulated(line.label), line.points) for line in lines]
             writer.writerows([label, *point] for label, points in labelled for point in points)
     return paths
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Curves that may become a figure: the name of its files, and the arguments of `curves`."""
+
+    name: str
+    lines: Sequence[Curve]
+    x: str
+    y: str
+    logarithmic: Literal["", "x", "y"] = ""
+
+
+def charts(found: Iterable[Chart], folder: Path, overwrite: bool = False) -> list[Path]:
+    """Write the charts of which a curve has two points or more, without the other curves.
+
+    Returns:
+        The files, PNG, PDF and CSV of each; none if there is no such chart.
+
+    Raises:
+        UsageError: a file exists and `overwrite` is false.
+    """
+    written: list[Path] = []
+    for chart in found:
+        if lines := [line for line in chart.lines if len(line.points) > 1]:
+            target = folder / chart.name
+            written += curves(lines, target, chart.x, chart.y, chart.logarithmic, overwrite)
+    return written
 
 
 def targets(path: Path) -> list[Path]:

@@ -58,6 +58,11 @@ class Step:
     facts: Mapping[str, float] = field(default_factory=dict)
     stopped: str = ""
 
+    def record(self) -> dict[str, float]:
+        """`iteration`, and the facts to six digits."""
+        facts = {name: float(f"{value:.6g}") for name, value in self.facts.items()}
+        return {"iteration": self.index, **facts}
+
 
 class Reconstructor(Protocol):
     """Maps a measurement to an image: an unfolding network or a classical solver."""
