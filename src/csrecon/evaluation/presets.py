@@ -164,7 +164,6 @@ def run(table: Preset, runner: Runner, protocol: Protocol = "paper") -> Iterator
     for _, group in itertools.groupby(table.lines, lambda line: line.curve or line.label):
         lines = list(group)
         kinds: list[tuple[Kind, str | None]] = [("csrecon", lines[0].ours)]
-        # The same network takes the same time.
         if not table.timed and any(line.authors for line in table.lines):
             kinds.insert(0, ("authors", lines[0].authors))
         found = [_measured(lines, kind, name, table, runner, protocol) for kind, name in kinds]
@@ -249,7 +248,7 @@ def quality(table: Preset, results: Sequence[Result]) -> Table:
             columns = _columns(pairs, table)
             if result.reason:
                 columns[0] = result.reason
-            elif table.seconds:
+            elif table.seconds and result.cells:
                 columns.append(f"{_seconds(result):.2f}")
             kind = "authors' weights, here" if result.kind == "authors" else "csrecon"
             rows.append([kind, *columns])

@@ -188,8 +188,9 @@ class _Listing:
             if not isinstance(group.get(key, getlink=True), h5py.HardLink):
                 _warn(f"{self.path}: {name!r} is a link, which csrecon does not follow.")
                 continue
-            if not key.startswith("#"):
-                self._take(group[key], name, depth)
+            item = group[key]
+            if not (key.startswith("#") and isinstance(item, h5py.Group)):
+                self._take(item, name, depth)
 
     def _take(self, item: Any, name: str, depth: int) -> None:
         if isinstance(item, h5py.Group):
