@@ -111,7 +111,9 @@ def bench(
     batch: Annotated[
         int,
         typer.Option(
-            help="Images of one shape per batch; each has an equal share of the seconds.", min=1
+            help="Images of one shape per batch; each has an equal share of the seconds. Classical "
+            "solvers take one.",
+            min=1,
         ),
     ] = 1,
     data_dir: DataDir = None,
