@@ -233,7 +233,28 @@ def test_images_of_one_shape_at_once(folder, monkeypatch):
         assert other.psnr == pytest.approx(one.psnr, abs=1e-3)
         assert other.ssim == pytest.approx(one.ssim, abs=1e-4)
     with pytest.raises(UsageError, match="without noise"):
-        list(bench.run(["tv"], [0.3], [None], plan(folder, batch=3, noise_sigmas=(0.1,))))
+        list(bench.run(["rcoast"], [0.3], [1], plan(folder, batch=3, noise_sigmas=(0.1,))))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+@pytest.mark.parametrize("options", ["tolerance=0.05,iterations=8", "weight=auto,iterations=3"])
+def test_a_batch_changes_no_figure_of_a_solver(folder, options, noise, tmp_path):
+    dark = (scene(40, 50) // 4).astype(np.uint8)
+    Image.fromarray(dark).save(folder / "2.png")  # its rules end elsewhere
+    (folder / "1.png").unlink()
+    kept = ResultCache(tmp_path / "rows.jsonl")
+    model = [f"tv:{options}"]
+    single, batched = (
+        [(row.psnr, row.ssim) for row in bench.run(model, [0.5], [None], chosen)]
+        for chosen in (
+            plan(folder, noise_sigmas=(noise,)),
+            plan(folder, noise_sigmas=(noise,), batch=3),
+        )
+    )
+    assert len(single) == 2 and single == batched
+    (first,) = bench.run(model, [0.5], [None], plan(folder, batch=3), kept, (0, 2))
+    again = next(bench.run(model, [0.5], [None], plan(folder, batch=1), kept))
+    assert again == first  # of the cache, seconds included
 
 
 def test_noise_lowers_the_score(folder):

@@ -163,6 +163,25 @@ def test_a_denoiser_has_iterations_per_layer_of_its_own(monkeypatch, network):
             csrecon.load(f"denoise:with=rdenoise{name}")
 
 
+def test_a_weights_file_has_iterations_per_layer_too(network):
+    found = csrecon.load(f"denoise:with={network}@3").with_.network
+    assert found.schedule.counts == csrecon.load(f"{network}@3").schedule.counts == (3,)
+    assert csrecon.load(str(network)).schedule.counts == (8,)
+    for text, message in {"@x": r"mine.safetensors@IPL", "@13": r"1\.\.12", "@0": "0"}.items():
+        with pytest.raises(UsageError, match=message):
+            csrecon.load(f"denoise:with={network}{text}")
+    assert csrecon.load("rcoast@2").schedule.counts == (2,) * 5
+    with pytest.raises(UsageError, match="no layers"):
+        csrecon.load("tv@2")
+    for text in ("rcoast@x", "rcoast@"):
+        with pytest.raises(UsageError, match="expected rcoast@IPL, as rcoast@4"):
+            csrecon.load(text)
+    odd = network.with_name("a@b.safetensors")
+    network.rename(odd)
+    assert csrecon.load(f"{odd}@2").schedule.counts == (2,)
+    assert csrecon.load(str(odd)).schedule.counts == (8,)
+
+
 def test_the_identity_of_a_network_is_that_of_its_weights(network):
     alone = zoo.identity(csrecon.load(network))
     used = zoo.identity(csrecon.load(f"denoise:with={network}"))["with"]

@@ -15,6 +15,7 @@ from csrecon.errors import ModelError, UsageError
 from csrecon.evaluation import bench, figures, presets, report
 from csrecon.evaluation.rows import Row, summarize
 from csrecon.metrics import Score
+from csrecon.reconstructors.solvers import SOLVERS
 from csrecon.runtime import execution
 from csrecon.zoo import cards, datasets
 from tests.conftest import scene
@@ -75,7 +76,12 @@ def test_models_of_the_tables_are_known():
         for line in table.lines:
             for name in (line.ours, line.authors):
                 if name is not None and zoo.is_solver(name):
-                    zoo.load(name)
+                    _, options = zoo.split_name(name)
+                    prior, _ = zoo.loading.split_ipl(options.get("with", "tv"))
+                    if prior in cards.cards():
+                        assert cards.card(prior).task == "denoising"
+                    else:
+                        zoo.load(name)
                 elif name is not None and line.curve is None:
                     assert max(cards.card(name).recursion.schedule) == line.ipl
                 elif name is not None:
@@ -211,6 +217,43 @@ def test_the_command_adds_the_noise(tmp_path, monkeypatch):
     assert [cell["noise_sigma"] for cell in cells] == [25 / 255, 50 / 255]
     assert {cell["kind"] for cell in cells} == {"identity"}
     assert 20 < cells[1]["score"]["psnr"] < cells[0]["score"]["psnr"]
+
+
+def test_solvers_have_seconds_and_no_authors():
+    table = presets.preset("solvers")
+
+    def solved(name, ratios, ipls):
+        if "rdenoise" in name:
+            raise ModelError("model 'rdenoise' has no released weights yet")
+        for ratio in ratios:
+            found = row(name, ratio, 30 + 10 * ratio, ipls[0])
+            yield replace(found, dataset="set11", ipl="" if zoo.is_solver(name) else found.ipl)
+
+    results = list(presets.run(table, solved))
+    assert {result.kind for result in results} == {"csrecon"}
+    assert {name.partition(":")[0] for name in (r.line.ours for r in results)} >= {
+        *SOLVERS.keys() - {"denoise"},
+        "rcoast",
+        "frcoast",
+    }
+    made = presets.table_of(table, results)
+    assert made.header[-2:] == ["mean", "s/image"]
+    assert all(len(line) == len(made.header) for line in made.lines)
+    text = {line[0]: line[1:] for line in made.lines}
+    assert text["TVAL3"] == [
+        "published", "24.27", "27.48", "29.81", "31.89", "33.97", "29.48", "",
+    ]  # fmt: skip
+    assert text["plug-and-play, rdenoise"] == ["csrecon", "weights unavailable here", *[""] * 6]
+    assert text["total variation"][-2:] == ["33.00 / 0.5000", "0.25"]
+    assert text["FR-COAST 1×20"][-1] == "0.25"
+
+
+def test_a_published_row_may_have_gaps():
+    line = {"label": "ours", "ours": "tv"}
+    table = presets.Preset(
+        title="tiny", dataset="set11", ratios=(0.1, 0.2), published={"a": (None, 20)}, lines=(line,)
+    )
+    assert presets.quality(table, []).lines == [["a", "published", "", "20.00", ""]]
 
 
 def test_unknown_preset():

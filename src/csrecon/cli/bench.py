@@ -46,7 +46,8 @@ def bench(
         str | None,
         typer.Option(
             help="Instead, a table or an ablation of the paper: table1, table2, ablation, fig6 "
-            "(recursion), fig7 (RFMU) or fig8 (IPL); or denoise, noise of σ 15, 25 and 50 of 255."
+            "(recursion), fig7 (RFMU) or fig8 (IPL); denoise, noise of σ 15, 25 and 50 of 255; or "
+            "solvers, all classical solvers beside networks."
         ),
     ] = None,
     model: Annotated[
@@ -110,7 +111,9 @@ def bench(
     batch: Annotated[
         int,
         typer.Option(
-            help="Images of one shape per batch; each has an equal share of the seconds.", min=1
+            help="Images of one shape per batch; each has an equal share of the seconds. Classical "
+            "solvers take one.",
+            min=1,
         ),
     ] = 1,
     data_dir: DataDir = None,
@@ -158,6 +161,7 @@ def bench(
         csrecon bench --preset table1 --jobs 4 -o table1/
         csrecon bench --preset fig8 -o fig8/
         csrecon bench --preset denoise --jobs 2
+        csrecon bench --preset solvers -o solvers/
         torchrun --nproc-per-node 8 -m csrecon bench --preset table1
     """
     from csrecon import metrics, zoo

@@ -23,13 +23,14 @@ from csrecon.evaluation.rows import PAPER_CONDITION, Row
 from csrecon.io import downloads, files, images
 from csrecon.metrics import Protocol, Score
 from csrecon.reconstructors.base import Reconstructor
+from csrecon.reconstructors.solvers.frame import Solver
 from csrecon.reconstructors.unfolding import Unfolding
 from csrecon.runtime import execution
 from csrecon.runtime.allocator import keep_freed_memory
 from csrecon.sensing import sample as sampling
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.noise import Noise
-from csrecon.sensing.operators import Domain, Phi, SamplingOptions, make_operator
+from csrecon.sensing.operators import Domain, SamplingOptions, make_operator
 from csrecon.sensing.operators.kinds import default_block
 from csrecon.zoo import cards, store
 
@@ -56,6 +57,7 @@ class Plan:
         blocks: sides of a block in pixels; None for the default of the kind of Φ.
         lpips: whether to score with LPIPS too.
         batch: number of images of one shape per batch; each has an equal share of the seconds.
+            Classical solvers take one: their stopping rules and strengths look at all of y.
     """
 
     dataset: str
@@ -84,6 +86,10 @@ class Plan:
     def published(self) -> Protocol | None:
         """The protocol of the published results for these conditions; None if there are none."""
         return self.protocol if PAPER_CONDITION in self.conditions() else None
+
+    def batch_of(self, network: Reconstructor) -> int:
+        """The images per batch of a model."""
+        return 1 if isinstance(network, Solver) else self.batch
 
 
 @dataclass(frozen=True)
@@ -158,9 +164,8 @@ def run(
     Raises:
         UsageError, InputError, ModelError, ResourceError: as in `reconstruct`.
     """
-    plan = replace(
-        plan, setup=replace(plan.setup, fallback=None)
-    )  # all rows must come from one device
+    alone = replace(plan.setup, fallback=None)  # all rows must come from one device
+    plan = replace(plan, setup=alone)
     if plan.lpips:
         perceptual.network(_CPU)
     jobs = list(_jobs(models, ratios, ipls, plan))
@@ -193,7 +198,7 @@ def run(
                 continue
             picture = images.read(path)
             alike = all(p.planes.shape == picture.planes.shape for _, _, p in waiting)
-            if len(waiting) == plan.batch or not alike:
+            if len(waiting) == plan.batch_of(job.network) or not alike:
                 yield from _measured(job, waiting, plan, results, warm)
             waiting.append((key, path, picture))
         yield from _measured(job, waiting, plan, results, warm)
@@ -272,7 +277,7 @@ def row_key(job: Job, image: str, domain: Domain, plan: Plan) -> str:
             "torch": torch.__version__,
             "protocol": plan.protocol,
             "lpips": plan.lpips,
-            "batch": plan.batch,
+            "batch": plan.batch_of(job.network),
         }
     )
 
@@ -297,20 +302,13 @@ def _jobs(models: Sequence[str], ratios: Sequence[float], ipls: Ipls, plan: Plan
         network, identity = loaded(name, ratio if card and card.per_ratio else None)
         own = store.own_phi(name, ratio) if card else None
         options = SamplingOptions(
-            kind=kind,
-            ratio=ratio,
-            seed=seed,
-            block=(side, side) if side else None,
+            kind=kind, ratio=ratio, seed=seed, block=(side, side) if side else None
         )
         if own is not None:
-            options = _with_own_phi(options, own)
+            options = replace(options, phi=own, ratio=None, kind="gaussian", block=None)
         for view in _views(network, ipls):
             ipl = str(view.schedule) if isinstance(view, Unfolding) else ""
             yield Job(name, ratio, Noise(sigma), options, view, identity, ipl)
-
-
-def _with_own_phi(options: SamplingOptions, phi: Phi) -> SamplingOptions:
-    return replace(options, phi=phi, ratio=None, kind="gaussian", block=None)
 
 
 def _views(network: Reconstructor, ipls: Ipls) -> list[Reconstructor]:

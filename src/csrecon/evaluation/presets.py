@@ -6,6 +6,7 @@ are our weights, measured here. A preset with curves is also drawn: PSNR against
 
 import itertools
 import logging
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -64,14 +65,17 @@ class Preset(_Part):
     Attributes:
         ratios: the columns, m/n.
         noise: instead, the columns are denoising, with noise of these σ · 255.
-        published: PSNR in dB by column of methods that are not in csrecon, by label.
+        published: PSNR in dB by column of methods that are not in csrecon, by label; null where
+            none was published.
+        seconds: whether the seconds of an image stand beside the quality.
     """
 
     title: str
     dataset: str
     ratios: tuple[float, ...] = Field(default=(1.0,), min_length=1)
     noise: tuple[float, ...] = ()
-    published: dict[str, tuple[float, ...]] = {}
+    published: dict[str, tuple[float | None, ...]] = {}
+    seconds: bool = False
     lines: tuple[Line, ...] = Field(min_length=1)
 
     @field_validator("lines", mode="before")
@@ -160,7 +164,7 @@ def run(table: Preset, runner: Runner, protocol: Protocol = "paper") -> Iterator
     for _, group in itertools.groupby(table.lines, lambda line: line.curve or line.label):
         lines = list(group)
         kinds: list[tuple[Kind, str | None]] = [("csrecon", lines[0].ours)]
-        if not (table.timed or table.noise):  # the same network takes the same time
+        if not table.timed and any(line.authors for line in table.lines):
             kinds.insert(0, ("authors", lines[0].authors))
         found = [_measured(lines, kind, name, table, runner, protocol) for kind, name in kinds]
         for results in zip(*found, strict=True):
@@ -224,10 +228,12 @@ def published(line: Line, table: Preset) -> dict[float, tuple[float, float | Non
 def quality(table: Preset, results: Sequence[Result]) -> Table:
     """PSNR and SSIM: paper, authors' weights, ours, and ours minus the paper."""
     several = ["mean"] if len(table.columns) > 1 else []
-    header = ["network", "figures", *table.columns.values(), *several]
+    timed = ["s/image"] if table.seconds else []
+    header = ["network", "figures", *table.columns.values(), *several, *timed]
     lines: list[list[str]] = []
     for label, psnrs in table.published.items():
-        known = {at: (psnr, None) for at, psnr in zip(table.columns, psnrs, strict=True)}
+        columns_of = zip(table.columns, psnrs, strict=True)
+        known = {at: (psnr, None) for at, psnr in columns_of if psnr is not None}
         lines.append([label, "published", *_columns(known, table)])
     for line in table.lines:
         printed = published(line, table)
@@ -242,6 +248,8 @@ def quality(table: Preset, results: Sequence[Result]) -> Table:
             columns = _columns(pairs, table)
             if result.reason:
                 columns[0] = result.reason
+            elif table.seconds and result.cells:
+                columns.append(f"{_seconds(result):.2f}")
             kind = "authors' weights, here" if result.kind == "authors" else "csrecon"
             rows.append([kind, *columns])
         if own and printed:
@@ -251,7 +259,13 @@ def quality(table: Preset, results: Sequence[Result]) -> Table:
             texts += [f"{sum(gaps.values()) / len(gaps):+.2f}" if whole else "" for _ in several]
             rows.append(["csrecon − paper (dB)", *texts])
         lines += [[line.label if row is rows[0] else "", *row] for row in rows]
+    lines = [[*line, *[""] * (len(header) - len(line))] for line in lines]
     return Table(header, lines, left=2)
+
+
+def _seconds(result: Result) -> float:
+    """Seconds of an image, the mean over the columns."""
+    return statistics.fmean(cell.seconds for cell in result.cells.values())
 
 
 def _columns(pairs: Mapping[float, tuple[float, float | None]], table: Preset) -> list[str]:
@@ -276,8 +290,7 @@ def speed(table: Preset, results: Sequence[Result]) -> Table:
     lines = []
     for line in table.lines:
         ours = next(r for r in results if r.line == line and r.kind == "csrecon")
-        times = [cell.seconds for cell in ours.cells.values()]
-        seconds = sum(times) / len(times) if times else None
+        seconds = _seconds(ours) if ours.cells else None
         lines.append(
             [
                 line.label,

@@ -48,7 +48,7 @@ def _npy(path: Path, only: str | None) -> Arrays:
     return {path.stem: read_npy(path)} if only in (None, path.stem) else {}
 
 
-def _apart(path: Path, only: str | None) -> Arrays:
+def _apart(path: Path, only: str | None, cells: bool = False) -> Arrays:
     """The arrays that foreign.py reads in its own process, which a damaged file may crash.
 
     They come back in a file without a name, which goes with the two processes.
@@ -56,7 +56,7 @@ def _apart(path: Path, only: str | None) -> Arrays:
     # -P: modules that lie in the working folder beside the data are not imported.
     seconds = _SECONDS + path.stat().st_size // _BYTES_A_SECOND
     command = [sys.executable, "-P", "-m", "csrecon.io.foreign", str(path), str(seconds)]
-    command += [] if only is None else [only]
+    command += [only or ""] + ["cells"] * cells
     try:
         with tempfile.TemporaryFile() as made:
             done = subprocess.run(
@@ -186,6 +186,18 @@ def read(path: Path) -> Arrays:
     if not numbers(found):
         raise InputError(f"{path}: holds no array of real numbers.")
     return found
+
+
+def nested(path: Path) -> Arrays:
+    """The numeric arrays of a MATLAB 7.3 file and of its structures and cells, by path.
+
+    The elements of a cell array are counted from 0: `net/layers/0/weights/1`.
+
+    Raises:
+        InputError: no such file, or one that is damaged, hostile or of another format.
+    """
+    require_file(path)
+    return _apart(path, None, cells=True)
 
 
 def pick(

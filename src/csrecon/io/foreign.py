@@ -1,6 +1,6 @@
 """Reads MATLAB and HDF5 files in a separate process.
 
-    python -P -m csrecon.io.foreign FILE SECONDS [NAME] > ARRAYS.npz
+    python -P -m csrecon.io.foreign FILE SECONDS [NAME [cells]] > ARRAYS.npz
 
 A damaged file can crash SciPy's and HDF5's readers, which no `except` catches, or keep them busy
 without end, so `csrecon.io.arrays` runs this module in its own process, which has bounds on its
@@ -39,8 +39,13 @@ _COPIES, _ALWAYS_FREE = 4, 2**29  # of the arrays, and for what libraries alloca
 Arrays = dict[str, NDArray[Any]]
 
 
-def read(path: Path, only: str | None = None) -> Arrays:
+def read(path: Path, only: str | None = None, cells: bool = False) -> Arrays:
     """The real numeric arrays of a .mat or .h5 file by name, or only the one of this name.
+
+    Args:
+        path: the file.
+        only: a name.
+        cells: whether the elements of cell arrays of MATLAB 7.3 are read too, as NAME/INDEX.
 
     Raises:
         InputError: a damaged or hostile file, or another file format.
@@ -48,7 +53,7 @@ def read(path: Path, only: str | None = None) -> Arrays:
     with path.open("rb") as stream:
         head = stream.read(len(_MATLAB_HDF5))
     old = path.suffix.lower() == ".mat" and head != _MATLAB_HDF5
-    return files.numbers(_matlab5(path, only) if old else _hdf5(path, only))
+    return files.numbers(_matlab5(path, only) if old else _hdf5(path, only, cells))
 
 
 def _matlab5(path: Path, only: str | None) -> dict[str, Any]:
@@ -101,7 +106,7 @@ def _inflated(stream: IO[bytes], size: int) -> Iterator[bytes]:
             content = decompress.unconsumed_tail
 
 
-def _hdf5(path: Path, only: str | None) -> dict[str, Any]:
+def _hdf5(path: Path, only: str | None, cells: bool) -> dict[str, Any]:
     """Every numeric dataset by its path in the file; MATLAB stores arrays transposed."""
     try:
         with h5py.File(path, "r") as file:
@@ -109,7 +114,7 @@ def _hdf5(path: Path, only: str | None) -> dict[str, Any]:
             if only is not None and chosen is not None:
                 found = {only: chosen}
             else:
-                listing = _Listing(path)
+                listing = _Listing(path, cells)
                 listing.visit(file)
                 found = {name: x for name, x in listing.found.items() if only in (None, name)}
             _check_stored(found, path)
@@ -123,6 +128,11 @@ def _is_numeric(item: Any) -> bool:
         return False
     dtype = item.dtype
     return dtype.kind in "biufc" or dtype.names == _MATLAB_COMPLEX
+
+
+def _is_cell(item: Any) -> bool:
+    """Whether a dataset is a cell array of MATLAB: references to its elements."""
+    return isinstance(item, h5py.Dataset) and h5py.check_ref_dtype(item.dtype) is h5py.Reference
 
 
 def _values(dataset: h5py.Dataset) -> NDArray[Any]:
@@ -149,10 +159,16 @@ def _named(file: h5py.File, name: str) -> h5py.Dataset | None:
 
 
 class _Listing:
-    """The numeric datasets of a file; a group is visited once, however it is linked."""
+    """The numeric datasets of a file; a group is visited once, however it is linked.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: of the file.
+        cells: whether to follow the references of cell arrays.
+    """
+
+    def __init__(self, path: Path, cells: bool = False) -> None:
         self.path = path
+        self._cells = cells
         self.found: dict[str, h5py.Dataset] = {}
         self._visited: set[int] = set()
         self._names = self._characters = 0
@@ -173,14 +189,25 @@ class _Listing:
                 _warn(f"{self.path}: {name!r} is a link, which csrecon does not follow.")
                 continue
             item = group[key]
-            if isinstance(item, h5py.Group):
-                if depth < _DEPTH and not key.startswith("#"):
-                    self.visit(item, f"{name}/", depth + 1)
-            elif _is_numeric(item):
-                if _elsewhere(item):
-                    _warn(f"{self.path}: {name!r} is stored in another file, which is not read.")
-                else:
-                    self.found[name] = item
+            if not (key.startswith("#") and isinstance(item, h5py.Group)):
+                self._take(item, name, depth)
+
+    def _take(self, item: Any, name: str, depth: int) -> None:
+        if isinstance(item, h5py.Group):
+            if depth < _DEPTH:
+                self.visit(item, f"{name}/", depth + 1)
+        elif self._cells and depth < _DEPTH and _is_cell(item):
+            _check_stored({name: item}, self.path)
+            references = item[()].ravel()
+            self._count(references.size, 0)
+            for index, reference in enumerate(references):
+                if reference:
+                    self._take(item.file[reference], f"{name}/{index}", depth + 1)
+        elif _is_numeric(item):
+            if _elsewhere(item):
+                _warn(f"{self.path}: {name!r} is stored in another file, which is not read.")
+            else:
+                self.found[name] = item
 
     def _count(self, names: int, characters: int) -> None:
         self._names, self._characters = self._names + names, self._characters + characters
@@ -221,14 +248,14 @@ def _bound(path: Path, seconds: int) -> None:
         resource.setrlimit(kind, (soft, hard))
 
 
-def main(source: str, seconds: str, only: str | None = None) -> int:
+def main(source: str, seconds: str, only: str = "", cells: str = "") -> int:
     """Read `source` and write its arrays and their names to stdout."""
     path = Path(source)
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as target:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints
         try:
             _bound(path, int(seconds))
-            found = read(path, only)
+            found = read(path, only or None, bool(cells))
             arrays = {f"a{index}": value for index, value in enumerate(found.values())}
             np.savez(target, names=np.array([*found], np.str_), allow_pickle=False, **arrays)
             target.flush()

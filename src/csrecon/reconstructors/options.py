@@ -54,9 +54,9 @@ def build(
     try:
         checked = model(**options)
     except pydantic.ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}={short(e['input'])}: {e['msg'].lower()}"
-            for e in error.errors()[:3]
-        )
-        raise ModelError(f"{what} {name!r}: {faults}.") from error
+        faults: dict[str, list[str]] = {}
+        for e in error.errors()[:3]:  # several for a value that may be of several types
+            faults.setdefault(f"{e['loc'][0]}={short(e['input'])}", []).append(e["msg"].lower())
+        told = "; ".join(f"{value}: {' or '.join(said)}" for value, said in faults.items())
+        raise ModelError(f"{what} {name!r}: {told}.") from error
     return registry[name](**{p.name: getattr(checked, key) for key, p in known.items()})

@@ -94,6 +94,7 @@ class ProxBlock(nn.Module, ABC):
         stride: the image is padded to multiples of it, by replication at the bottom and right;
             features have 1/stride of the resolution.
         penalised: whether training uses the penalty of `prox`; if not, it is not computed.
+        noise: of a denoiser for one noise level, its σ; None for others.
     """
 
     channels = 1
@@ -101,6 +102,7 @@ class ProxBlock(nn.Module, ABC):
     reach: int
     stride = 1
     penalised = True
+    noise: float | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -280,6 +282,14 @@ class Unfolding(nn.Module):
                 ratio,
                 low,
                 high,
+            )
+        only = cast(ProxBlock, self.blocks[0]).noise
+        if only and not only * 0.9 <= m.noise <= only * 1.1:
+            log.warning(
+                "noise σ %.4g: this network denoises σ %.4g only. `denoise:with=` scales every "
+                "image to it.",
+                m.noise,
+                only,
             )
 
     def steps(self, m: Measurement) -> Iterator[Step]:

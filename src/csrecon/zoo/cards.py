@@ -44,7 +44,7 @@ class Bundled(_Part):
 
 
 class Checkpoint(_Part):
-    """A checkpoint of the authors, a `.pkl` file, which is converted after the download.
+    """A checkpoint of the authors, converted after the download: a `.pkl`, or `.mat` of DnCNN.
 
     `phi` and `start` are the MATLAB files of its Φ and Q, if it works with these only.
     """

@@ -7,6 +7,7 @@ without any other file.
 import dataclasses
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from csrecon.reconstructors.solvers import SOLVERS
 from csrecon.reconstructors.solvers.denoise import Prior
 from csrecon.reconstructors.solvers.frame import Solver
 from csrecon.reconstructors.unfolding import Unfolding
+from csrecon.runtime import execution
 from csrecon.zoo import hub, store, weights_file
 from csrecon.zoo.cards import card, cards
 
@@ -74,6 +76,22 @@ def split_names(text: str) -> list[str]:
     return names
 
 
+def split_ipl(text: str) -> tuple[str, int | None]:
+    """`rcoast@6` or `mine.safetensors@6` -> the model and its IPL, None without one.
+
+    The `@` of a path and of `hf:owner/name@revision` belongs to the name.
+
+    Raises:
+        UsageError: no number after the @.
+    """
+    name, at, count = text.rpartition("@")
+    if not at or text.startswith(hub.PREFIX) or text.endswith(".safetensors"):
+        return text, None
+    if not re.fullmatch(r"\d{1,4}", count):
+        raise UsageError(f"model {text!r}: expected {name}@IPL, as {name}@4.")
+    return name, int(count)
+
+
 def is_solver(text: str) -> bool:
     """Whether a name, with or without options, is that of a classical solver."""
     return split_name(text)[0] in SOLVERS
@@ -84,7 +102,8 @@ def load(name: str | Path, ratio: float | None = None) -> Reconstructor:
 
     Args:
         name: a network of the zoo, a classical solver with options as `tv:iterations=200`, the
-            path of a .safetensors file, or `hf:owner/name[@revision]` on the Hugging Face hub.
+            path of a .safetensors file, or `hf:owner/name[@revision]` on the Hugging Face hub. A
+            network of the zoo or a path in a text may have an IPL, as `rcoast@6`.
         ratio: m/n of the measurement, for networks with per-ratio weights.
 
     Raises:
@@ -102,11 +121,14 @@ def load(name: str | Path, ratio: float | None = None) -> Reconstructor:
         return weights_file.load(Path(model))
     if model.startswith(hub.PREFIX):
         return weights_file.load(hub.model(model))
+    model, ipl = split_ipl(model)
+    if ipl is not None:
+        return execution.at_ipl(load(model, ratio), ipl)
     entry = card(model)
     if options:
         raise ModelError(
             f"model {name!r}: a network has no options; iterations per layer are --ipl, or "
-            f"{model}@IPL in `compare`."
+            f"{model}@IPL."
         )
     path = store.weights_path(model, ratio)
     if entry.per_ratio:  # each file has its own blueprint, with its Φ
@@ -142,19 +164,15 @@ def denoiser(text: str) -> Denoiser:
             return build(DENOISERS, "denoiser", name, options)
         except ModelError as error:
             raise UsageError(str(error)) from error
-    is_file = text.endswith(".safetensors") or text.startswith(hub.PREFIX)
-    model, at, ipl = (text, "", "") if is_file else text.partition("@")
+    model, _ = split_ipl(text)
+    is_file = model.endswith(".safetensors") or model.startswith(hub.PREFIX)
     if not is_file and model not in cards():
         known = [*DENOISERS, *(name for name, c in cards().items() if c.task == "denoising")]
         raise UsageError(f"unknown denoiser {model!r}: {nearest(model, known)}")
-    network = load(model)
+    network = load(text)
     if not isinstance(network, Unfolding):
         raise UsageError(f"{text!r} is no denoiser.")
-    if at:
-        if not ipl.isdecimal():
-            raise UsageError(f"denoiser {text!r}: expected {model}@IPL, as {model}@4.")
-        network = network.at(int(ipl))
-        network.check_allowed()
+    network.check_allowed()
     try:
         return NetworkDenoiser(network)
     except ModelError as error:

@@ -15,7 +15,7 @@ from csrecon.io import arrays, downloads, files
 from csrecon.io.downloads import Remote
 from csrecon.sensing.native import read_phi
 from csrecon.sensing.operators import Phi
-from csrecon.zoo import hub, published, weights_file
+from csrecon.zoo import hub, matconvnet, published, weights_file
 from csrecon.zoo.cards import BUNDLED, Bundled, Checkpoint, Hub, Weights, card, cards
 
 # 0123456789ab-NAME, 0123456789ab.safetensors and .sha256; hidden, locks and temporaries of these.
@@ -180,14 +180,16 @@ def _converted(name: str, weights: Checkpoint) -> Path:
         if weights.phi is not None and weights.start is not None:
             phi = read_phi(_fetched(name, weights.phi))
             start = arrays.pick(_fetched(name, weights.start))
+        source = _fetched(name, weights.checkpoint)
         try:
-            network, blueprint = published.convert(
-                _fetched(name, weights.checkpoint),
-                max(entry.recursion.schedule),
-                entry.trained.ratios,
-                phi,
-                start,
-            )
+            if source.suffix == ".mat":
+                blueprint = entry.blueprint()
+                network = matconvnet.convert(source, blueprint)
+            else:
+                ipl = max(entry.recursion.schedule)
+                network, blueprint = published.convert(
+                    source, ipl, entry.trained.ratios, phi, start
+                )
         except (InputError, UsageError) as error:
             raise ModelError(f"its checkpoint cannot be converted: {error}") from error
         weights_file.save(network, blueprint, target, overwrite=True)

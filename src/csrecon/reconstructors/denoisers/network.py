@@ -2,12 +2,13 @@
 
 import json
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from csrecon.errors import ModelError
-from csrecon.reconstructors.unfolding import Unfolding
+from csrecon.reconstructors.unfolding import ProxBlock, Unfolding
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.operators import IdentityOperator
 
@@ -17,7 +18,8 @@ class NetworkDenoiser:
     """An unfolding network of the task `denoising`, applied to identity measurements.
 
     For noise above the trained range, image and noise are scaled down around 1/2 to the largest σ
-    of the range, and the result is scaled back.
+    of the range, and the result is scaled back. A network for one noise level only is given every
+    image scaled to that level, up or down.
 
     Raises:
         ModelError: a network that was trained for something else.
@@ -44,7 +46,8 @@ class NetworkDenoiser:
             return x
         with torch.inference_mode(False):  # inference tensors could not be trained later
             network = self.network.to(x.device)
-        scale = min(1.0, network.modulation.most_noise / sigma)
+        only = cast(ProxBlock, network.blocks[0]).noise
+        scale = only / sigma if only else min(1.0, network.modulation.most_noise / sigma)
         channels, height, width = x.shape[1:]
         operator, y = IdentityOperator((channels, height, width)), 0.5 + scale * (x - 0.5)
         denoised: Tensor = network(Measurement(operator, y, noise=scale * sigma))

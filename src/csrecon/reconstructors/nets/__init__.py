@@ -1,12 +1,14 @@
 """Proximal blocks, one file each; an unfolding network is a stack of them."""
 
 from csrecon.reconstructors.nets.coast import CoastBlock
+from csrecon.reconstructors.nets.dncnn import DncnnBlock
 from csrecon.reconstructors.nets.frcoast import FrcoastBlock
 from csrecon.reconstructors.nets.ista_net_plus import IstaNetPlusBlock
 from csrecon.reconstructors.unfolding import ProxBlock
 
 BLOCKS: dict[str, type[ProxBlock]] = {
     "coast": CoastBlock,
+    "dncnn": DncnnBlock,
     "frcoast": FrcoastBlock,
     "ista-net-plus": IstaNetPlusBlock,
 }

@@ -13,16 +13,19 @@ every iteration. x̂ is the result, after Measurement.consistent.
 
 Every block has its own z, and therefore its own σ and α: with one σ for all, the noise of the worst
 blocks would be underestimated, and would grow from iteration to iteration. D is applied at a few
-levels of σ, and every block is taken from the lowest level that is not below its own σ.
+levels of σ, and every block is interpolated between the two levels around c times its own σ. Of a
+few factors c, that with the least Σ ‖x̂ - r‖² + n (2α - 1) σ² over the blocks is taken: the unbiased
+estimate of the squared error (SURE), so D may smooth too much or too little at its nominal σ.
 
 Source: Metzler, Maleki and Baraniuk, IEEE Trans. Information Theory 2016 (D-AMP and α); Ma and
-Ping, IEEE Access 2017 (orthonormal rows); Xue, Ma and Yuan, IEEE Access 2017 (with denoisers).
+Ping, IEEE Access 2017 (orthonormal rows); Xue, Ma and Yuan, IEEE Access 2017 (with denoisers); Guo
+and Davies, IEEE Trans. Signal Processing 2015 (SURE in approximate message passing).
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -40,7 +43,9 @@ _PROBE = 1e-3  # ε, as a share of the largest value
 _LARGEST = 0.95  # of α: a denoiser that removes nothing has α = 1
 _FALLS, _PATIENCE = 0.99, 2  # factor by which σ has to fall, and how often it may not
 _APART = 1.5  # factor between two levels of σ
-_LEVELS = 6  # at most
+_LEVELS = 8  # at most
+_FACTORS = (1.0, 0.8, 0.65)  # c
+_TINY = 1e-12  # a σ of nothing
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,10 @@ class Damp(Prior):
             )
         return self.iterations
 
+    def identity(self) -> dict[str, Any]:
+        """The options without the denoiser, and the levels at which it is applied."""
+        return {**super().identity(), "levels": [_APART, _LEVELS], "factors": list(_FACTORS)}
+
     def iterates(self, m: Measurement, start: Tensor | None) -> Iterator[Iterate]:
         """The denoised images, made consistent with y.
 
@@ -79,7 +88,6 @@ class Damp(Prior):
         assert isinstance(operator, BlockOperator)
         draw = torch.Generator().manual_seed(self.seed)
         x = torch.full((len(m.y), *operator.domain), _MEAN, device=m.y.device)
-        pixels = operator.blocks(torch.ones_like(x[:1])).sum(dim=-1)
         delta, least, resting = operator.ratio, math.inf, 0
         for _ in range(self.iterations):
             z = m.y - operator(x)
@@ -88,8 +96,7 @@ class Damp(Prior):
             sigmas = ((1 / delta - 1) * power + m.noise**2 / delta).sqrt()
             b = torch.randn(r.shape, generator=draw).to(r)
             step = _PROBE * float(r.abs().max())
-            denoised, probed = self._denoised(r, r + step * b, sigmas, operator)
-            slope = operator.blocks(b * (probed - denoised)).sum(dim=-1) / (step * pixels)
+            denoised, slope = self._denoised(r, b, step, sigmas, operator)
             alpha = _spread(slope.clamp(0, _LARGEST), operator)
             x = (denoised - alpha * r) / (1 - alpha)
             misfit = operator(denoised) - m.y
@@ -101,17 +108,44 @@ class Damp(Prior):
             yield Iterate(m.consistent(denoised), found, settled=False, stopped=stopped)
 
     def _denoised(
-        self, r: Tensor, probe: Tensor, sigmas: Tensor, operator: BlockOperator
+        self, r: Tensor, b: Tensor, step: float, sigmas: Tensor, operator: BlockOperator
     ) -> tuple[Tensor, Tensor]:
-        """D of r and of the probe, (B, 1, H, W), at the σ of every block, (B, gh, gw)."""
-        out = torch.empty_like(r), torch.empty_like(probe)
-        for plane, own in enumerate(_spread(sigmas, operator)):
-            pair = torch.stack([r[plane], probe[plane]])
-            for level in _levels(sigmas[plane]):  # the highest first
-                low = own <= level * (1 + 1e-6)
-                for to, made in zip(out, self.with_(pair, level), strict=True):
-                    to[plane] = torch.where(low, made, to[plane])
-        return out
+        """D of r, (B, 1, H, W), and its mean derivative in every block, (B, gh, gw).
+
+        Args:
+            r: (B, 1, H, W).
+            b: the Gaussian probe, (B, 1, H, W), and `step`, by which it is scaled.
+            step: ε.
+            sigmas: σ of every block, (B, gh, gw).
+            operator: of the blocks.
+        """
+        found = [
+            self._plane(r[i : i + 1], b[i : i + 1], step, sigmas[i : i + 1], operator)
+            for i in range(len(r))
+        ]
+        images, slopes = zip(*found, strict=True)
+        return torch.cat(images), torch.cat(slopes)
+
+    def _plane(
+        self, r: Tensor, b: Tensor, step: float, sigmas: Tensor, operator: BlockOperator
+    ) -> tuple[Tensor, Tensor]:
+        """`_denoised` of one plane, which has its own levels and its own factor c."""
+        levels = _levels(sigmas)
+        wanted = sigmas.new_tensor(_FACTORS).view(-1, 1, 1) * sigmas  # (factors, gh, gw)
+        below = torch.log(levels[0] / wanted.clamp(min=_TINY)) / math.log(_APART)
+        below = below.clamp(0, len(levels) - 1)
+        both = torch.cat([r, r + step * b])
+        mixed = torch.zeros_like(both).expand(len(_FACTORS), *both.shape).clone()
+        for index, level in enumerate(levels):
+            weights = _spread((1 - (below - index).abs()).clamp(min=0), operator)
+            mixed += weights[:, None] * self.with_(both, level)
+        images, probed = mixed.unbind(1)
+        pixels = operator.blocks(torch.ones_like(r)).sum(dim=-1)
+        slopes = operator.blocks(b * (probed - images)).sum(dim=-1) / (step * pixels)
+        moved = operator.blocks((images - r).square()).sum(dim=-1)
+        risks = (moved + pixels * (2 * slopes - 1) * sigmas.square()).sum(dim=(1, 2))
+        best = int(risks.argmin())
+        return images[best : best + 1], slopes[best : best + 1]
 
 
 def _spread(values: Tensor, operator: BlockOperator) -> Tensor:
@@ -120,7 +154,8 @@ def _spread(values: Tensor, operator: BlockOperator) -> Tensor:
 
 
 def _levels(sigmas: Tensor) -> list[float]:
-    """Levels of σ that are _APART, from the largest on."""
-    most, least = float(sigmas.max()), float(sigmas.min())
-    between = math.log(most / max(least, 1e-9), _APART) if most else 0.0
-    return [most / _APART**index for index in range(max(1, min(_LEVELS, math.ceil(between))))]
+    """Levels of σ that are _APART, from the largest that a factor gives to the smallest."""
+    most = max(_FACTORS) * float(sigmas.max())
+    least = max(min(_FACTORS) * float(sigmas.min()), most / _APART ** (_LEVELS - 1), _TINY)
+    between = math.log(most / least, _APART) if most else 0.0
+    return [most / _APART**index for index in range(1 + math.ceil(between - 1e-6))]
