@@ -2,7 +2,8 @@
 
 The values in golden.npz come from the release that bundled the weights, `PYTHONPATH=<its src>
 python -m tests.test_golden`, so this module asks nothing of csrecon but what both have. They are
-computed in float64 from values that no rounding touches (a Hadamard Φ).
+computed in float64 from values that no rounding touches (a Hadamard Φ). A denoiser is measured by
+the identity, with noise of ±σ, and σ takes the place of the ratio.
 """
 
 import sys
@@ -15,6 +16,7 @@ import torch
 from scipy.linalg import hadamard
 
 import csrecon
+from csrecon.zoo import cards
 from tests.conftest import ROOT
 
 GOLDEN = Path(__file__).with_name("golden.npz")
@@ -29,8 +31,13 @@ def picture():
     return np.asarray(waves + 0.2 * (row + column > 60), dtype=np.float32)
 
 
-def measured(ratio):
+def measured(name, ratio):
     """Scrambled Hadamard rows of blocks of 32×32 pixels, ±1/32 each: exact in float32."""
+    if cards.card(name).task == "denoising":
+        m = csrecon.sample(picture(), kind="identity")
+        signs = np.random.PCG64(0).random_raw(picture().size) >> np.uint64(63)
+        noise = np.where(signs, ratio, -ratio).reshape(picture().shape)
+        return replace(m, y=m.y + torch.from_numpy(noise).float(), noise=ratio)
     raw = np.random.PCG64(0).random_raw(2048)
     kept = np.argsort(raw[:1024])[: round(1024 * ratio)]
     signs = np.where(raw[1024:] >> np.uint64(63), 1, -1)
@@ -38,11 +45,12 @@ def measured(ratio):
 
 
 def in_float64(name, ratio):
-    m = measured(ratio)
-    operator = m.operator.double()
-    exact = replace(m, y=operator(torch.from_numpy(picture())[None, None].double()))
+    m = measured(name, ratio)
+    m = replace(m, operator=m.operator.double(), y=m.y.double())
+    if not m.noise:
+        m = replace(m, y=m.operator(torch.from_numpy(picture())[None, None].double()))
     with torch.inference_mode():
-        return csrecon.load(name).double()(exact)[0, 0].numpy()
+        return csrecon.load(name).double()(m)[0, 0].numpy()
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +76,7 @@ def test_nothing_moved(golden, name, ratio):
 @pytest.mark.parametrize("ratio", RATIOS)
 @pytest.mark.parametrize("name", BUNDLED)
 def test_float32_gives_the_same(golden, name, ratio):
-    image = csrecon.reconstruct(measured(ratio), name, None, "cpu", precision="fp32")
+    image = csrecon.reconstruct(measured(name, ratio), name, None, "cpu", precision="fp32")
     off = np.abs(image - golden[f"{name}@{ratio}"])
     assert off.max() <= 1e-3
 

@@ -124,7 +124,7 @@ def test_f153():
     path = Path("mine.safetensors")
     card = cards.card("rdenoise")
     weights_file.save(card.build(), card.blueprint(), path)
-    for at, message in {"@x": "expected mine.safetensors@IPL", "@99": "1..12", "@0": "0"}.items():
+    for at, message in {"@x": "expected mine.safetensors@IPL", "@99": "1..8", "@0": "0"}.items():
         wrong(2, f"{path}{at}", message=message)
         wrong(2, f"pnp:with={path}{at}", message=message)
     wrong(2, "tv@3", message="a classical solver has no layers")
