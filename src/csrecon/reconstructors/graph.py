@@ -67,6 +67,13 @@ def phi_inputs(network: Unfolding, m: Measurement) -> PhiInputs:
     operator = m.operator
     if not isinstance(operator, BlockOperator) or operator.present is not None:
         raise UsageError("a graph is for images that are measured in blocks, all of them.")
+    markov = isinstance(network.start, MarkovStart)
+    if markov and operator.m > LARGEST_SYSTEM:
+        raise UsageError(
+            f"{operator.m} measurements per block: the start of this network is one matrix up to "
+            f"{LARGEST_SYSTEM}, and iterative above, which a graph is not. Use smaller blocks, or "
+            "a network with another start, such as rcoast."
+        )
     phi = operator.rows.matrix().cpu()
     transform, noise = torch.eye(operator.m), m.noise
     if not operator.tight:
@@ -75,12 +82,6 @@ def phi_inputs(network: Unfolding, m: Measurement) -> PhiInputs:
     made = PhiInputs(phi, transform, None, noise, operator.tight)
     if not isinstance(network.start, MarkovStart):
         return made
-    if operator.m > LARGEST_SYSTEM:
-        raise UsageError(
-            f"{operator.m} measurements per block: the start of this network is one matrix up to "
-            f"{LARGEST_SYSTEM}, and iterative above, which a graph is not. Use smaller blocks, or "
-            "a network with another start, such as rcoast."
-        )
     rows = BlockOperator(operator.phi, operator.block, operator.block, MatrixRows(made.rows))
     start = network.start.solved(rows)
     return PhiInputs(phi, transform, start, noise, operator.tight)
