@@ -15,7 +15,7 @@ import csrecon
 from csrecon.cli.app import app
 from csrecon.errors import InputError, ModelError, UsageError
 from csrecon.evaluation import presets
-from csrecon.io import downloads, images
+from csrecon.io import downloads, files, images
 from csrecon.reconstructors.blueprint import Blueprint
 from csrecon.zoo import cards, datasets, hub, model_page, store, weights_file
 from tests.conftest import scene, shared
@@ -290,6 +290,36 @@ def test_publishing(tmp_path, monkeypatch):
         ("me/mine", {"private": True, "exist_ok": True}),
         ("me/mine", ["README.md", "config.json", "model.safetensors"]),
     ]
+
+
+def test_publishing_every_bundled_model(tmp_path, monkeypatch):
+    monkeypatch.delenv("CSRECON_OFFLINE")
+    pushed = {}
+
+    class Api:
+        def create_repo(self, repository, **_):
+            pushed[repository] = None
+
+        def upload_folder(self, repo_id, folder_path, **_):
+            config = json.loads((folder_path / hub.CONFIG).read_text())
+            assert files.sha256_file(folder_path / hub.WEIGHTS) == config["sha256"]
+            assert f"--model hf:{repo_id}" in (folder_path / hub.CARD).read_text()
+            pushed[repo_id] = config["sha256"]
+            return type("Commit", (), {"commit_url": f"https://hub.example/{repo_id}"})
+
+    monkeypatch.setattr(hub, "HfApi", Api)
+    result = CliRunner().invoke(app, ["models", "push", "all", "lab"])
+    assert result.exit_code == 0, result.output
+    known = {name: cards.card(name).weights for name in store.bundled()}
+    assert pushed == {f"lab/csrecon-{name}": w.sha256 for name, w in known.items()}
+    assert len(known) == len(list(cards.BUNDLED.glob("*.safetensors")))
+    assert "https://hub.example/lab/csrecon-frcoast" in result.stdout
+    result = CliRunner().invoke(app, ["models", "push", "all", "lab/mine"])
+    assert result.exit_code == 2
+    assert "as lab" in result.output
+    result = CliRunner().invoke(app, ["models", "push", "all", "lab", "--dry-run", "pages"])
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in (tmp_path / "pages").iterdir()} == set(known)
 
 
 def test_commands(server):

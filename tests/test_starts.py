@@ -54,7 +54,7 @@ def test_the_markov_start_is_nearer_for_every_kind(kind):
 def test_the_markov_start_of_a_whole_image_is_that_of_one_block(monkeypatch):
     m = csrecon.sample(scene(33, 33)[..., 0], 0.2)
     at_once, gradient = MarkovStart()(m)
-    monkeypatch.setattr(starts, "_LARGEST_SYSTEM", 0)
+    monkeypatch.setattr(starts, "LARGEST_SYSTEM", 0)
     monkeypatch.setattr(starts, "_ITERATIONS", 500)
     monkeypatch.setattr(starts, "_RESIDUAL", 1e-7)
     step_by_step, other = MarkovStart()(m)

@@ -14,6 +14,7 @@ from csrecon.cli import (
     compare,
     data,
     doctor,
+    export,
     inspect,
     models,
     plot,
@@ -52,6 +53,7 @@ app.add(bench.bench)
 app.add(plot.plot)
 app.add(train.train)
 app.add(adapt.adapt)
+app.add(export.export)
 app.add_typer(models.app)
 app.add_typer(data.app)
 app.add(doctor.doctor)

@@ -214,8 +214,14 @@ def prune(as_json: Json = False) -> None:
 
 
 def push(
-    name: Annotated[str, typer.Argument(help="A model of the zoo, or a .safetensors file.")],
-    repository: Annotated[str, typer.Argument(help="owner/name on the hub.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="A model of the zoo, a .safetensors file, or `all` bundled models."),
+    ],
+    repository: Annotated[
+        str,
+        typer.Argument(help="owner/name on the hub; with `all`, the owner: owner/csrecon-NAME."),
+    ],
     private: Annotated[bool, typer.Option("--private", help="Visible to you only.")] = False,
     dry_run: Annotated[
         Path | None, typer.Option(help="Only write the files to this folder.")
@@ -225,21 +231,33 @@ def push(
     """Publish a model on the Hugging Face hub: weights, config.json and a model card.
 
     Everybody can then use it with --model hf:owner/name. The token is that of `hf auth login`.
+    A command that was interrupted can be repeated: what is there already does not change.
 
     **Example**
 
         csrecon models push runs/rcoast/weights.safetensors me/rcoast-mine --private
+        csrecon models push all me --dry-run pages/
     """
-    from csrecon.zoo import hub, model_page
+    from csrecon.zoo import hub, model_page, store
 
+    if name == "all" and "/" in repository:
+        raise UsageError(
+            f"{repository!r}: with `all`, give the owner only, as {repository.partition('/')[0]}."
+        )
+    models = store.bundled() if name == "all" else [name]
+    addresses = {}
     with tempfile.TemporaryDirectory() as scratch:
-        folder = dry_run or Path(scratch)
-        model_page.write(name, folder, repository)
-        address = str(folder) if dry_run else hub.push(folder, repository, private)
+        for each in models:
+            folder, place = dry_run or Path(scratch), repository
+            if name == "all":
+                folder, place = folder / each, f"{repository}/csrecon-{each}"
+            model_page.write(each, folder, place)
+            address = str(folder) if dry_run else hub.push(folder, place, private)
+            addresses[each] = address
+            if not as_json:
+                say(f"{each} -> {address}")
     if as_json:
-        say_json({"address": address})
-    else:
-        say(f"{name} -> {address}")
+        say_json(addresses if name == "all" else {"address": addresses[name]})
 
 
 def convert(

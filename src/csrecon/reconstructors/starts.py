@@ -85,9 +85,9 @@ class MarkovStart(nn.Module):
     def forward(self, m: Measurement) -> tuple[Tensor, Tensor]:
         """Images (B, C, H, W), and the gradient of the data-fidelity term there."""
         operator = m.operator
-        if isinstance(operator, BlockOperator) and operator.m <= _LARGEST_SYSTEM:
+        if isinstance(operator, BlockOperator) and operator.m <= LARGEST_SYSTEM:
             known = operator.masked(m.y - self.mean * operator.rows.matrix().sum(dim=1))
-            x = operator.assemble(self.mean + known @ self._weights(operator))
+            x = operator.assemble(self.mean + known @ self.weights(operator))
         else:
             x = self._by_iterations(m)
         return x, m.gradient(x)
@@ -96,18 +96,19 @@ class MarkovStart(nn.Module):
         place = torch.arange(pixels, dtype=like.dtype, device=like.device)
         return self.correlation ** (place[:, None] - place).abs()
 
-    def _weights(self, operator: BlockOperator) -> Tensor:
+    def weights(self, operator: BlockOperator) -> Tensor:
         """(ΦCΦᵀ + εI)⁻¹ΦC of a block, (m, n); kept as long as Φ in evaluation mode."""
         if self.training:
-            return self._solved(operator)
+            return self.solved(operator)
         like = operator.rows.matrix()
         key = operator.block, like.device, like.dtype
         kept = _kept.setdefault(operator.phi, {})
         if key not in kept:
-            kept[key] = self._solved(operator)
+            kept[key] = self.solved(operator)
         return kept[key]
 
-    def _solved(self, operator: BlockOperator) -> Tensor:
+    def solved(self, operator: BlockOperator) -> Tensor:
+        """(ΦCΦᵀ + εI)⁻¹ΦC of a block, (m, n)."""
         phi = operator.rows.matrix()
         rows, columns = (self._along(side, phi) for side in operator.block)
         spread = (rows @ phi.view(-1, *operator.block) @ columns).flatten(1)  # ΦC
@@ -133,7 +134,8 @@ class MarkovStart(nn.Module):
         return flat + conjugate_gradients(system, lambda x: _filtered(x, 1 / known), b)
 
 
-_LARGEST_SYSTEM = 1500  # measurements of a block whose system is solved at once
+LARGEST_SYSTEM = 1500
+"""Measurements of a block whose system is solved at once, by the Markov start."""
 _ITERATIONS, _RESIDUAL = 30, 1e-3  # of conjugate gradients: most, and when to stop earlier
 _kept: WeakKeyDictionary[Sampling, dict[Hashable, Tensor]] = WeakKeyDictionary()
 

@@ -73,6 +73,11 @@ def all_weights(name: str) -> Iterator[tuple[str, Weights]]:
         yield name, weights
 
 
+def bundled() -> list[str]:
+    """Names of the models whose weights come with the package."""
+    return [name for name, entry in cards().items() if isinstance(entry.weights, Bundled)]
+
+
 def download(name: str) -> list[Path]:
     """Fetch, verify and convert all weights of a model.
 

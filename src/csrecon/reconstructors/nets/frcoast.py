@@ -39,7 +39,7 @@ class FrcoastBlock(ProxBlock):
     def begin(self, x: Tensor) -> State:
         """x⁰ and zero features."""
         height, width = (side // self.stride for side in x.shape[-2:])
-        return State(x, x.new_zeros(len(x), self.features, height, width))
+        return State(x, x.new_zeros(x.shape[0], self.features, height, width))
 
     def prox(self, state: State, gradient: Tensor, gain: Tensor) -> tuple[State, Tensor]:
         """One iteration on image and features; there is no penalty."""

@@ -26,7 +26,7 @@ from csrecon.sensing.operators.base import (
 )
 from csrecon.sensing.operators.kinds import KINDS, default_block, make
 from csrecon.sensing.operators.matrices import MATRICES, Phi, count_measurements
-from csrecon.sensing.operators.orthonormal import orthonormalized
+from csrecon.sensing.operators.orthonormal import Orthonormalized, orthonormalized
 from csrecon.sensing.operators.sampling import PhiFacts, Rows, Sampling
 from csrecon.sensing.operators.transforms import TransformSampling
 
@@ -245,6 +245,18 @@ class BlockOperator(LinearOperator):
         """
         if self.tight:
             return self, y, noise
+        new = self.orthonormalized(y, noise)
+        converted = (y.cpu().double() @ torch.from_numpy(new.to_new)).float().to(y.device)
+        rows = Phi(np.ascontiguousarray(new.rows, dtype=np.float32))
+        operator = BlockOperator(rows, self.image_shape, self.block, None, self.present)
+        return operator.to(y.device), converted, new.noise
+
+    def orthonormalized(self, y: Tensor, noise: float) -> Orthonormalized:
+        """The equivalent Φ with orthonormal rows, for values y (B, gh, gw, m) with noise σ.
+
+        Raises:
+            InputError: Φ is zero, or its scale is too small for float32.
+        """
         dense = self.rows.matrix().cpu().numpy().astype(np.float64)
         if not dense.any():
             raise InputError("Φ is zero everywhere: there is nothing to reconstruct from.")
@@ -255,11 +267,7 @@ class BlockOperator(LinearOperator):
         observed = values[:, self.present.cpu() > 0] if self.present is not None else values
         if self._generated and not noise:
             observed = values[:0]  # exact: no errors to estimate
-        new = orthonormalized(dense, self.block, observed.reshape(-1, self.m).numpy(), noise)
-        converted = (values @ torch.from_numpy(new.to_new)).float().to(y.device)
-        rows = Phi(np.ascontiguousarray(new.rows, dtype=np.float32))
-        operator = BlockOperator(rows, self.image_shape, self.block, None, self.present)
-        return operator.to(y.device), converted, new.noise
+        return orthonormalized(dense, self.block, observed.reshape(-1, self.m).numpy(), noise)
 
 
 class BlockSpec(OperatorSpec):
