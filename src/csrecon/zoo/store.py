@@ -187,6 +187,7 @@ def _converted(name: str, weights: Checkpoint) -> Path:
                 entry.trained.ratios,
                 phi,
                 start,
+                entry.task,
             )
         except (InputError, UsageError) as error:
             raise ModelError(f"its checkpoint cannot be converted: {error}") from error
