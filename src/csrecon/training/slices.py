@@ -71,7 +71,7 @@ def _volume(path: Path) -> Plane:
             f"{path}: volumes are read with nibabel; pip install 'csrecon[mri]'."
         ) from error
     try:
-        image = nibabel.as_closest_canonical(nibabel.load(path))
+        image = nibabel.as_closest_canonical(nibabel.load(path))  # type: ignore[no-untyped-call]
         values = np.asarray(image.dataobj, dtype=np.float32)
     except (ImageFileError, OSError, EOFError, ValueError) as error:
         raise InputError(f"{path}: not a NIfTI volume that can be read ({error}).") from error
@@ -79,4 +79,5 @@ def _volume(path: Path) -> Plane:
         raise InputError(f"{path}: shape {values.shape}: expected one volume of finite values.")
     values -= values.min()
     white = max(float(np.percentile(values, _BRIGHT)), 1e-12)
-    return np.round(255 * np.clip(values / white, 0, 1)).astype(np.uint8)
+    gray: Plane = np.round(255 * np.clip(values / white, 0, 1)).astype(np.uint8)
+    return gray
