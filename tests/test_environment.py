@@ -15,7 +15,7 @@ from scipy.io import savemat
 
 import csrecon
 from csrecon.errors import InputError, ModelError
-from csrecon.evaluation import bench
+from csrecon.evaluation import bench, workers
 from csrecon.io import downloads, images
 from csrecon.runtime import execution
 from csrecon.sensing import native
@@ -49,7 +49,7 @@ def test_other_processes_of_bench_are_offline_too(monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
 
     def begun():
-        bench._begin(torch.get_num_threads(), True, multiprocessing.get_context("spawn").Event())
+        workers.begin(torch.get_num_threads(), True, multiprocessing.get_context("spawn").Event())
         return downloads.offline()
 
     before = signal.getsignal(signal.SIGINT)

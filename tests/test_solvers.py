@@ -50,7 +50,7 @@ PLAIN = [name for name in SOLVERS if name not in ("damp", "denoise", "pnp")]
 KINDS = ["block", "own-phi", "fourier", "fourier-complex", "identity", "one-pixel"]
 
 
-FEW = {"omp": {"sparsity": 5}}
+FEW = {"adjoint": {}, "omp": {"sparsity": 5}}
 BLOCKS = ("omp",)  # solvers that take block sampling only
 
 
@@ -66,7 +66,15 @@ def test_solvers_keep_the_contract(name, kind):
     assert last(solver.steps(measured(kind))).stopped
 
 
-@pytest.mark.parametrize("name", PLAIN)
+def test_the_adjoint_is_the_back_projection():
+    m = measured("fourier")
+    solver = csrecon.load("adjoint")
+    assert torch.equal(solver(m), m.operator.adjoint(m.y))
+    with pytest.raises(UsageError, match="no start"):
+        last(solver.steps(m, m.operator.adjoint(m.y)))
+
+
+@pytest.mark.parametrize("name", [name for name in PLAIN if name != "adjoint"])
 def test_solvers_beat_the_back_projection_and_agree_with_the_data(name):
     image = scene(64, 64)[..., 1] / 255
     m = csrecon.sample(image, 0.3, block=16)

@@ -73,13 +73,14 @@ def seconds(text: str) -> float:
 
 def scores(entry: Entry, init: str | None, options: argparse.Namespace) -> Any:
     """PSNR of the initial weights on the validation images; nothing without them."""
-    if init is None or not datasets.at_hand("set11", options.data_dir):
+    plan = recipe(entry.model, entry.recipe)
+    scored = plan.task.validation
+    if init is None or not datasets.at_hand(scored, options.data_dir):
         return {}
     network = load(init, 0.1)
     assert isinstance(network, Unfolding)
-    plan = recipe(entry.model, entry.recipe)
     setup = execution.Setup(execution.choose_device(options.device), plan.optimiser.precision)
-    images = datasets.images("set11", options.data_dir)[:_VALIDATED]
+    images = datasets.images(scored, options.data_dir)[:_VALIDATED]
     return plan.task.begin(plan.seed).validate(network, images, setup)
 
 

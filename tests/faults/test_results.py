@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from csrecon.errors import ModelError
-from csrecon.evaluation import bench, report
+from csrecon.evaluation import bench, report, workers
 from csrecon.evaluation.cache import ResultCache
 from csrecon.evaluation.rows import Row, summarize
 from csrecon.io import downloads
@@ -199,7 +199,7 @@ def test_f107_of_folders(few):
 
 def test_processes_are_no_more_than_twice_the_cores(caplog):
     most = 2 * os.cpu_count()
-    assert [bench._processes(asked) for asked in (1, most, 10**6)] == [1, most, most]
+    assert [workers.count(asked) for asked in (1, most, 10**6)] == [1, most, most]
 
 
 @pytest.mark.parametrize("precision", ["bf16", "auto"])

@@ -47,7 +47,7 @@ def bench(
         typer.Option(
             help="Instead, a table or an ablation of the paper: table1, table2, ablation, fig6 "
             "(recursion), fig7 (RFMU) or fig8 (IPL); denoise, noise of σ 15, 25 and 50 of 255; or "
-            "solvers, all classical solvers beside networks."
+            "solvers, all classical solvers beside networks; or mri, five masks of k-space."
         ),
     ] = None,
     model: Annotated[
@@ -162,6 +162,7 @@ def bench(
         csrecon bench --preset fig8 -o fig8/
         csrecon bench --preset denoise --jobs 2
         csrecon bench --preset solvers -o solvers/
+        csrecon bench --preset mri -o mri/
         torchrun --nproc-per-node 8 -m csrecon bench --preset table1
     """
     from csrecon import metrics, zoo
@@ -197,10 +198,11 @@ def bench(
             range(seed, seed + seeds),
             metrics.protocol(protocol),
             list(table.columns) if table and table.noise else sigmas,
-            ["identity"] if table and table.noise else [part.strip() for part in kind.split(",")],
+            [table.kind] if table and table.kind else [part.strip() for part in kind.split(",")],
             parse.blocks(block),
             perceptual,
             batch,
+            _masks(table, data_dir),
         )
         keep = resume or bool(table and not table.timed) or jobs > 1 or world > 1
         work = _Work(plan, cache.default() if keep else None, jobs, rank, world)
@@ -233,6 +235,15 @@ def _say(title: str | None, content: "Table", conditions: str) -> None:
         say(title)
     say_table(content.header, content.lines, content.left)
     say(conditions)
+
+
+def _masks(table: "Preset | None", data_dir: Path | None) -> dict[float, Path]:
+    """The files of the masks of a preset, by ratio; empty if it has none."""
+    from csrecon.zoo import datasets
+
+    if table is None or not table.masks:
+        return {}
+    return {ratio: datasets.mask(table.dataset, ratio, data_dir) for ratio in table.ratios}
 
 
 def _folder(source: str) -> str:

@@ -67,7 +67,7 @@ def train(
 
     The run's folder gets recipe.json, log.jsonl, checkpoint.pt, weights.safetensors (for --model)
     and curve.png. Ctrl-C finishes the step and saves; --resume then continues exactly. The weights
-    are validated on Set11 if that set is on this machine.
+    are validated on Set11 (MRI: on held-out slices of brain_train) if that set is on this machine.
 
     **Examples**
 
@@ -98,8 +98,9 @@ def train(
     if fit and seconds is None:
         raise UsageError("--fit needs --max-time.")
     paths = [path for source in plan.data.sets for path in datasets.images(source, data_dir)]
-    known = datasets.at_hand("set11", data_dir)
-    validation = datasets.images("set11", data_dir)[:3] if known else []
+    scored = plan.task.validation
+    known = datasets.at_hand(scored, data_dir)
+    validation = datasets.images(scored, data_dir)[:3] if known else []
     with torchrun.processes(device) as (chosen, rank, _):
         if threads is not None:
             torch.set_num_threads(threads)
@@ -116,7 +117,7 @@ def train(
         facts, caught = _carry_out(running.Run(plan, options))
         if rank == 0:
             running.draw(options.out)
-            _report(facts, len(validation), as_json)
+            _report(facts, f"{scored} (first {len(validation)})", as_json)
     if caught and rank == 0:
         raise SignalError(caught[0])
 
@@ -141,7 +142,7 @@ def _carry_out(run: "Run") -> tuple[dict[str, Any], list[int]]:
     return facts, caught
 
 
-def _report(facts: dict[str, Any], validated: int, as_json: bool) -> None:
+def _report(facts: dict[str, Any], validated: str, as_json: bool) -> None:
     if as_json:
         say_json(facts)
         return
@@ -151,7 +152,7 @@ def _report(facts: dict[str, Any], validated: int, as_json: bool) -> None:
     )
     for ratio, scores in facts["validation"].items():
         pairs = ", ".join(f"IPL {ipl} {psnr:.2f} dB" for ipl, psnr in scores.items())
-        say(f"Set11 (first {validated}) at {ratio}: {pairs}")
+        say(f"{validated} at {ratio}: {pairs}")
 
 
 def _setting(text: str) -> tuple[str, str]:

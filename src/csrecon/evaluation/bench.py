@@ -4,29 +4,24 @@ import itertools
 import logging
 import math
 import multiprocessing
-import os
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextvars import ContextVar
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, lru_cache
-from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import torch
 
 from csrecon import metrics, zoo
-from csrecon.evaluation import meter, perceptual
+from csrecon.evaluation import meter, perceptual, workers
 from csrecon.evaluation.cache import ResultCache, key_of
 from csrecon.evaluation.rows import PAPER_CONDITION, Row
-from csrecon.io import downloads, files, images
+from csrecon.io import arrays, downloads, files, images
 from csrecon.metrics import Protocol, Score
 from csrecon.reconstructors.base import Reconstructor
 from csrecon.reconstructors.solvers.frame import Solver
 from csrecon.reconstructors.unfolding import Unfolding
 from csrecon.runtime import execution
-from csrecon.runtime.allocator import keep_freed_memory
 from csrecon.sensing import sample as sampling
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.noise import Noise
@@ -58,6 +53,7 @@ class Plan:
         lpips: whether to score with LPIPS too.
         batch: number of images of one shape per batch; each has an equal share of the seconds.
             Classical solvers take one: their stopping rules and strengths look at all of y.
+        masks: files of k-space masks by ratio, for the kind `fourier`; empty to draw them.
     """
 
     dataset: str
@@ -70,6 +66,7 @@ class Plan:
     blocks: Sequence[int | None] = (None,)
     lpips: bool = False
     batch: int = 1
+    masks: Mapping[float, Path] = field(default_factory=dict)
 
     def conditions(self) -> list[tuple[str, int | None, float]]:
         """Kind of Φ or operator, side of a block, and noise σ of every condition."""
@@ -106,7 +103,8 @@ class Job:
 
     def operator_digest(self, domain: Domain) -> str:
         """The spec of the operator for images of this domain, as JSON."""
-        return _operator_digest(domain, self.options)
+        digest = _operator_digest if self.options.mask is None else _computed_digest
+        return digest(domain, self.options)
 
 
 def evaluate(
@@ -175,7 +173,7 @@ def run(
     }
     for job in jobs:
         for _, domain in described.values():
-            if _ended():
+            if workers.ended():
                 return
             job.operator_digest(domain)  # invalid options fail before any work
     warm: set[str] = set()
@@ -183,7 +181,7 @@ def run(
     for job in jobs:
         waiting: list[tuple[str, Path, images.Picture]] = []
         for path in plan.paths:
-            if _ended():
+            if workers.ended():
                 return
             index += 1
             digest, domain = described[path]
@@ -282,9 +280,11 @@ def row_key(job: Job, image: str, domain: Domain, plan: Plan) -> str:
     )
 
 
-@lru_cache(maxsize=1024)
-def _operator_digest(domain: Domain, options: SamplingOptions) -> str:
+def _computed_digest(domain: Domain, options: SamplingOptions) -> str:
     return make_operator(domain, options).spec().model_dump_json()
+
+
+_operator_digest = lru_cache(maxsize=1024)(_computed_digest)  # a mask is an array, not hashable
 
 
 def _jobs(models: Sequence[str], ratios: Sequence[float], ipls: Ipls, plan: Plan) -> Iterator[Job]:
@@ -306,6 +306,8 @@ def _jobs(models: Sequence[str], ratios: Sequence[float], ipls: Ipls, plan: Plan
         )
         if own is not None:
             options = replace(options, phi=own, ratio=None, kind="gaussian", block=None)
+        if ratio in plan.masks:
+            options = replace(options, mask=arrays.pick(plan.masks[ratio]), ratio=None)
         for view in _views(network, ipls):
             ipl = str(view.schedule) if isinstance(view, Unfolding) else ""
             yield Job(name, ratio, Noise(sigma), options, view, identity, ipl)
@@ -338,12 +340,12 @@ def spread(
     Raises:
         UsageError, InputError, ModelError, ResourceError: as in `run`.
     """
-    jobs = _processes(jobs)
+    jobs = workers.count(jobs)
     threads = max(1, torch.get_num_threads() // jobs)
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     initial = (threads, downloads.offline(), stop)
-    with ProcessPoolExecutor(jobs, context, _begin, initial) as pool:
+    with ProcessPoolExecutor(jobs, context, workers.begin, initial) as pool:
         try:
             shares = [
                 pool.submit(_share, models, ratios, ipls, plan, results.path, (index, jobs))
@@ -359,27 +361,6 @@ def spread(
     results.read()
 
 
-def _processes(asked: int) -> int:
-    """How many processes to start: more than this machine has cores for would only take memory."""
-    most = 2 * (os.cpu_count() or 1)
-    if asked > most:
-        log.info("%d processes asked for; %d are started for this machine's cores.", asked, most)
-    return min(asked, most)
-
-
-_stopped: ContextVar[Event | None] = ContextVar("stopped", default=None)  # in a worker process
-
-
-def _begin(threads: int, offline: bool, stop: Event) -> None:
-    """Set up a worker process: its threads, and no log messages, which the first process has."""
-    _stopped.set(stop)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process decides
-    keep_freed_memory()
-    downloads.forbidden.set(offline)
-    torch.set_num_threads(threads)
-    logging.getLogger("csrecon").setLevel(logging.ERROR)
-
-
 def _share(
     models: Sequence[str],
     ratios: Sequence[float],
@@ -390,9 +371,3 @@ def _share(
 ) -> None:
     for _ in run(models, ratios, ipls, plan, ResultCache(path), share):
         pass
-
-
-def _ended() -> bool:
-    """Whether this is a worker process, and the first one has ended the work."""
-    stop = _stopped.get()
-    return stop is not None and stop.is_set()

@@ -41,6 +41,7 @@ class Line(_Part):
         label: name in the paper.
         ipl: iterations per layer.
         ours, authors: entries of models.yaml, or solvers; authors None if no weights were released.
+            The same entry as both is the authors' alone.
         psnr: the paper's PSNR in dB at the table's ratio, if no card has it.
         curve: label in a figure of the lines of one network at several IPLs.
         hours, fps: training hours and images per second in the paper.
@@ -65,6 +66,7 @@ class Preset(_Part):
     Attributes:
         ratios: the columns, m/n.
         noise: instead, the columns are denoising, with noise of these σ · 255.
+        masks: Fourier sampling with the masks of k-space that belong to the set, one a ratio.
         published: PSNR in dB by column of methods that are not in csrecon, by label; null where
             none was published.
         seconds: whether the seconds of an image stand beside the quality.
@@ -74,6 +76,7 @@ class Preset(_Part):
     dataset: str
     ratios: tuple[float, ...] = Field(default=(1.0,), min_length=1)
     noise: tuple[float, ...] = ()
+    masks: bool = False
     published: dict[str, tuple[float | None, ...]] = {}
     seconds: bool = False
     lines: tuple[Line, ...] = Field(min_length=1)
@@ -94,6 +97,11 @@ class Preset(_Part):
         if self.noise:
             return {level / 255: f"σ {level:g}/255" for level in self.noise}
         return {ratio: f"{100 * ratio:g} %" for ratio in self.ratios}
+
+    @property
+    def kind(self) -> str | None:
+        """The kind of operator; None for block sampling with a Gaussian Φ."""
+        return "identity" if self.noise else "fourier" if self.masks else None
 
     def column(self, cell: Cell) -> float:
         """The column of a cell."""
@@ -163,9 +171,11 @@ def run(table: Preset, runner: Runner, protocol: Protocol = "paper") -> Iterator
     """
     for _, group in itertools.groupby(table.lines, lambda line: line.curve or line.label):
         lines = list(group)
-        kinds: list[tuple[Kind, str | None]] = [("csrecon", lines[0].ours)]
-        if not table.timed and any(line.authors for line in table.lines):
-            kinds.insert(0, ("authors", lines[0].authors))
+        ours, authors = lines[0].ours, lines[0].authors
+        kinds: list[tuple[Kind, str | None]] = [("csrecon", ours)] if ours != authors else []
+        compared = any(line.authors for line in table.lines) and not (table.timed or table.masks)
+        if compared or not kinds:  # the same network takes the same time
+            kinds.insert(0, ("authors", authors))
         found = [_measured(lines, kind, name, table, runner, protocol) for kind, name in kinds]
         for results in zip(*found, strict=True):
             yield from results

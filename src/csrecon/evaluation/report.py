@@ -39,7 +39,7 @@ class Conditions:
             "protocol": self.plan.protocol,
             "protocol_text": PROTOCOLS[self.plan.protocol] + _LPIPS * self.plan.lpips,
             "seeds": list(self.plan.seeds),
-            "phi": f"{self._kinds()}, seed {', '.join(map(str, self.plan.seeds))}",
+            "phi": f"{self._kinds()}, {self._drawn()}",
             "noise_sigma": list(self.plan.noise_sigmas),
             "device": str(self.plan.setup.device),
             "precision": self.plan.setup.precision,
@@ -60,6 +60,11 @@ class Conditions:
             sides = [side or default_block(kind)[0] for side in self.plan.blocks]
             texts.append(f"{kind}, {' and '.join(f'{s}×{s}' for s in sides)} blocks")
         return "; ".join(texts)
+
+    def _drawn(self) -> str:
+        if self.plan.masks:
+            return "masks that belong to the set"
+        return f"seed {', '.join(map(str, self.plan.seeds))}"
 
     def __str__(self) -> str:
         """One line under a table."""

@@ -1,5 +1,6 @@
 """Training data: images decoded once to uint8, cropped and augmented on the device."""
 
+import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from csrecon.errors import InputError
 from csrecon.io import images
+from csrecon.training import slices
 from csrecon.training.recipe import DataOptions
 
 PAPER_BLOCKS = 88_912
@@ -21,7 +23,7 @@ class Patches:
     """Random square crops of images that are stored as uint8 on the device.
 
     Args:
-        paths: image files; their luma is used.
+        paths: image files, whose luma is used, or volumes, whose slices are.
         options: the scales, the patch size, and whether a fixed pool of crops is used.
         sizes: all patch sizes in use, if there are others.
         device: of the images and the crops.
@@ -39,9 +41,10 @@ class Patches:
         seed: int,
         sizes: Collection[int] = (),
     ) -> None:
-        self._patch = options.patch
+        self._patch, self._intensity = options.patch, options.intensity
         sizes = sizes or [options.patch]
-        scaled = (plane for path in paths for plane in _scaled(path, options.scales))
+        found = (plane for path in paths for plane in _planes(path))
+        scaled = (one for plane in found for one in _scaled(plane, options.scales))
         planes = [plane for plane in scaled if min(plane.shape) >= min(sizes)]
         largest = max(sizes)
         if not any(min(plane.shape) >= largest for plane in planes):
@@ -79,12 +82,27 @@ class Patches:
         row = torch.where(turns[1], patch - 1 - row, row)
         column = torch.where(turns[2], patch - 1 - column, column)
         index = corners[:, 0, None, None] + row * corners[:, 1, None, None] + column
-        return self._pixels[index.to(self._pixels.device)][:, None].float() / 255
+        x = self._pixels[index.to(self._pixels.device)][:, None].float() / 255
+        return self._varied(x, draw) if self._intensity else x
+
+    def _varied(self, x: Tensor, draw: torch.Generator) -> Tensor:
+        """Every patch as g x^γ."""
+        spread = math.log1p(self._intensity)
+        gamma, gain = torch.rand(2, len(x), 1, 1, 1, generator=draw).to(x.device)
+        varied: Tensor = torch.exp(-spread * gain) * x ** torch.exp(spread * (2 * gamma - 1))
+        return varied
 
 
-def _scaled(path: Path, scales: Sequence[float]) -> list[NDArray[np.uint8]]:
+def _planes(path: Path) -> list[NDArray[np.uint8]]:
+    """The luma of an image, or the slices of a volume."""
+    if slices.is_volume(path):
+        return slices.training(path)
     plane = images.read(path).planes[0, 0].numpy()
-    whole = Image.fromarray(np.round(plane * 255).astype(np.uint8))
+    return [np.round(plane * 255).astype(np.uint8)]
+
+
+def _scaled(plane: NDArray[np.uint8], scales: Sequence[float]) -> list[NDArray[np.uint8]]:
+    whole = Image.fromarray(plane)
     sizes = [(round(whole.width * s), round(whole.height * s)) for s in scales]
     return [
         np.asarray(whole if size == whole.size else whole.resize(size, Image.Resampling.BICUBIC))

@@ -69,6 +69,8 @@ class DataOptions(_Part):
         scales: every image is also used at these sizes.
         patch: side of a training patch in pixels.
         batch: patches per step and process.
+        intensity: v ≥ 0: a patch x becomes g x^γ, with γ from 1/(1 + v) to 1 + v and g from
+            1/(1 + v) to 1, both uniform in their logarithms.
     """
 
     sets: tuple[Annotated[str, _AsJson], ...] = Field(default=("t91",), min_length=1)
@@ -78,6 +80,7 @@ class DataOptions(_Part):
     )
     patch: int = Field(default=66, ge=8, le=4096)
     batch: int = Field(default=8, ge=1, le=2**16)
+    intensity: float = Field(default=0.0, ge=0, le=10)
 
 
 class ObjectiveOptions(_Part):

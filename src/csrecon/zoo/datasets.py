@@ -7,11 +7,12 @@ sets/NAME.txt.
 
 import os
 import re
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
 from csrecon.errors import InputError, ModelError, nearest
-from csrecon.io.downloads import Remote, cache_dir, digest_of, fetch_all
+from csrecon.io.downloads import Remote, cache_dir, digest_of, fetch, fetch_all, problem
 from csrecon.io.files import reading
 from csrecon.io.folders import listed
 from csrecon.io.images import SUFFIXES
@@ -28,20 +29,26 @@ class DatasetCard:
         title: description of the images.
         count: number of images.
         use: training, validation (choices may be made on it) or test.
-        repository, commit, folder: its location on GitHub.
+        repository, commit, folder: its location on GitHub; empty for a set that is not there.
+        origin: instead, where its files come from, as text.
+        suffixes: of its files.
+        masks: k-space masks (`mask_matrix` of a .mat file) that belong to it, by ratio.
     """
 
     title: str
     count: int
     use: str
-    repository: str
-    commit: str
-    folder: str
+    repository: str = ""
+    commit: str = ""
+    folder: str = ""
+    origin: str = ""
+    suffixes: tuple[str, ...] = SUFFIXES
+    masks: Mapping[float, Remote] = field(default_factory=dict)
 
     @property
     def source(self) -> str:
         """Its origin, as text."""
-        return f"github.com/{self.repository} @ {self.commit}, {self.folder}"
+        return self.origin or f"github.com/{self.repository} @ {self.commit}, {self.folder}"
 
     def url(self, name: str) -> str:
         """The address of one file."""
@@ -54,6 +61,19 @@ _RECURSIONS = (
 )
 _DNCNN = ("cszn/DnCNN", "e93b27812d3ff523a3a79d19e5e50d233d7a8d0a")
 _SRCNN = ("tegg89/SRCNN-Tensorflow", "78be1a24697935fc39a3a8cf59a6632264afade7")
+_ISTA = ("jianzhangcs/ISTA-Net-PyTorch", "f69904068fe1417d149992f8b5c10bc4e24c5feb")
+
+
+def _mask(percent: int, sha256: str, size: int) -> Remote:
+    """A mask of the authors of ISTA-Net."""
+    repository, commit = _ISTA
+    return Remote(
+        url=f"https://raw.githubusercontent.com/{repository}/{commit}/sampling_matrix/"
+        f"mask_{percent}.mat",
+        digest=f"sha256:{sha256}",
+        bytes=size,
+    )
+
 
 DATASETS: dict[str, DatasetCard] = {
     "set11": DatasetCard(
@@ -91,6 +111,37 @@ DATASETS: dict[str, DatasetCard] = {
         "training",
         *_DNCNN,
         "TrainingCodes/DnCNN_TrainingCodes_v1.0/data/Train400",
+    ),
+    "brain_test": DatasetCard(
+        "50 gray brain slices of 256×256, and five masks of k-space",
+        50,
+        "test",
+        *_ISTA,
+        "data/BrainImages_test",
+        masks={
+            0.1: _mask(
+                10, "107e1550e7d1a529f90f99eaa1993961b741293a384ec992b6b9bee227ac773e", 4143
+            ),
+            0.2: _mask(
+                20, "88917e951cc396936b9e5cedeb3c88055f2e54c831f72a00699066f00e11963c", 5212
+            ),
+            0.3: _mask(
+                30, "f5ec50ae5f637301ce054016af44a534dc449e9ca7b4dbbab717b17204c51e12", 5795
+            ),
+            0.4: _mask(
+                40, "7fac649ddbfa786e98747a3dc7e84286c19ac17d1e07e961f534231611319856", 5970
+            ),
+            0.5: _mask(
+                50, "bd3d41daaf760d757323ab9f7d65bf3ca953c17ef7b8f05f096f4989b5624b26", 5846
+            ),
+        },
+    ),
+    "brain_train": DatasetCard(
+        "two T1 volumes (NIfTI) of one head, 1 and 0.5 mm",
+        2,
+        "training",
+        origin="ch2.nii.gz and ch2better.nii.gz of Debian's package mricron-data (BSD-3-clause)",
+        suffixes=(".gz", ".nii"),
     ),
 }
 
@@ -133,17 +184,42 @@ def download(name: str) -> Path:
         ResourceError: the cache cannot be written.
     """
     wanted = remotes(name)
-    folder = _cached(name)
+    folder, entry = _cached(name), DATASETS[name]
     if not wanted:
-        card = DATASETS[name]
-        if folder.is_dir() and len(list_images(folder)) == card.count:
+        if folder.is_dir() and len(_files(name, folder)) == entry.count:
             return folder  # placed there by hand
         raise ModelError(
             f"{name}: the digests of its files are not known, so csrecon does not download it. "
-            f"Its source is {card.source}."
+            f"Its source is {entry.source}."
         )
-    fetch_all(name, [(remote, folder / file) for file, remote in wanted.items()])
+    masks = [(remote, folder / _last(remote)) for remote in entry.masks.values()]
+    fetch_all(name, [(remote, folder / file) for file, remote in wanted.items()] + masks)
     return folder
+
+
+def mask(name: str, ratio: float, data_dir: Path | None = None) -> Path:
+    """The file of a mask that belongs to a set, verified; downloaded if no folder has it.
+
+    Raises:
+        ModelError: the set has no mask of this ratio, or a mask that is damaged or unavailable.
+        ResourceError: the cache cannot be written.
+    """
+    masks = card(name).masks
+    if ratio not in masks:
+        known = ", ".join(f"{each:g}" for each in masks) or "none"
+        raise ModelError(f"{name} has no mask of the ratio {ratio:g}; ratios with one: {known}.")
+    remote = masks[ratio]
+    for place in _given(name, data_dir):
+        path = place / _last(remote)
+        if path.exists():
+            if wrong := problem(path, remote):
+                raise ModelError(f"{path}: {wrong}; restore the mask of {name}.")
+            return path
+    return fetch(remote, _cached(name) / _last(remote))
+
+
+def _last(remote: Remote) -> str:
+    return PurePosixPath(remote.url).name
 
 
 def verify(name: str, folder: Path) -> list[str]:
@@ -158,7 +234,7 @@ def verify(name: str, folder: Path) -> list[str]:
     wanted = remotes(name)
     if not wanted:
         raise ModelError(f"{name}: the digests of its files are not known.")
-    found = list_images(folder)
+    found = _files(name, folder)
     here = {path.stem: path for path in sorted(found, key=lambda path: path.name in wanted)}
     faults = [f"{path.name}: not a file of this set" for path in found if path != here[path.stem]]
     for file, remote in wanted.items():
@@ -167,10 +243,14 @@ def verify(name: str, folder: Path) -> list[str]:
             faults.append(f"{file}: missing")
         elif digest_of(path, remote.digest.partition(":")[0]) != remote.digest:
             faults.append(f"{path.name}: other content than the published file")
+    for remote in card(name).masks.values():
+        path = folder / _last(remote)
+        if wrong := problem(path, remote) if path.exists() else "missing":
+            faults.append(f"{path.name}: {wrong}")
     return faults + [f"{path.name}: not a file of this set" for path in here.values()]
 
 
-def list_images(folder: Path) -> list[Path]:
+def list_images(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
     """The image files of a folder that are not hidden, by name.
 
     Raises:
@@ -179,10 +259,14 @@ def list_images(folder: Path) -> list[Path]:
     with reading(folder):
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder.")
-    found = listed(folder, SUFFIXES)
+    found = listed(folder, suffixes)
     if not found:
-        raise InputError(f"{folder}: no image in it (looked for {', '.join(SUFFIXES)}).")
+        raise InputError(f"{folder}: no image in it (looked for {', '.join(suffixes)}).")
     return found
+
+
+def _files(name: str, folder: Path) -> list[Path]:
+    return list_images(folder, DATASETS[name].suffixes)
 
 
 def images(name: str, data_dir: Path | None = None) -> list[Path]:
@@ -199,7 +283,7 @@ def images(name: str, data_dir: Path | None = None) -> list[Path]:
         raise ModelError(f"no data set or folder named {name!r}: {nearest(name, DATASETS)}")
     for place in _given(name, data_dir):
         if place.is_dir():
-            found = list_images(place)
+            found = _files(name, place)
             if fault := _incomplete(name, found):
                 raise ModelError(
                     f"{place}: {fault}; restore the set, or give the folder itself as the data set."
@@ -208,7 +292,7 @@ def images(name: str, data_dir: Path | None = None) -> list[Path]:
     try:
         folder = download(name)
         wanted = remotes(name)
-        return [folder / file for file in sorted(wanted)] if wanted else list_images(folder)
+        return [folder / file for file in sorted(wanted)] if wanted else _files(name, folder)
     except ModelError as error:
         looked = ", ".join(str(place) for place in [*_given(name, data_dir), _cached(name)])
         raise ModelError(
@@ -222,7 +306,7 @@ def at_hand(name: str, data_dir: Path | None = None) -> bool:
     """Whether a set is on this machine, whole, so that nothing needs to be downloaded."""
     places = [*_given(name, data_dir), _cached(name)]
     first = next((place for place in places if place.is_dir()), None)
-    return first is not None and not _incomplete(name, listed(first, SUFFIXES))
+    return first is not None and not _incomplete(name, listed(first, DATASETS[name].suffixes))
 
 
 def _incomplete(name: str, found: list[Path]) -> str | None:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from csrecon.errors import InputError, ModelError, UsageError, enough_memory
 from csrecon.io.files import check_expansion, require_file
-from csrecon.reconstructors.blueprint import MOST_WEIGHTS, Blueprint, Part
+from csrecon.reconstructors.blueprint import MOST_WEIGHTS, Blueprint, Part, Task
 from csrecon.reconstructors.unfolding import Unfolding
 from csrecon.sensing.operators import Phi
 
@@ -141,15 +141,21 @@ def _renamed(state: dict[str, Tensor], label: str) -> dict[str, Tensor]:
     return ours
 
 
-def _blueprint(state: dict[str, Tensor], ipl: int, ratios: tuple[float, float]) -> Blueprint:
+def _blueprint(
+    state: dict[str, Tensor], ipl: int, ratios: tuple[float, float], task: Task
+) -> Blueprint:
     layers = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
     ista = any(".analysis." in key for key in state)
     recursive = any(key.startswith("modulation.units") for key in state)
     return Blueprint.model_validate(
         {
+            "task": task,
             "block": {"name": "ista-net-plus" if ista else "coast"},
             "modulation": {"name": "none" if ista else "rfmu" if recursive else "ratio"},
-            "recursion": {"schedule": (ipl,) * layers, "blockwise": ista},
+            "recursion": {
+                "schedule": (ipl,) * layers,
+                "blockwise": ista and task == "compressive-sensing",
+            },
             "trained": {
                 "ipl": ipl,
                 "max_ipl": 1 if ipl == 1 else max(ipl, _PAPER_MAX_IPL),
@@ -165,6 +171,7 @@ def convert(
     ratios: tuple[float, float] = (0.1, 0.5),
     phi: Phi | None = None,
     start: NDArray[Any] | None = None,
+    task: Task = "compressive-sensing",
 ) -> tuple[Unfolding, Blueprint]:
     """Read one of the authors' COAST, R-COAST or ISTA-Net+ checkpoints.
 
@@ -175,26 +182,28 @@ def convert(
         ratios: smallest and largest ratio it was trained with.
         phi: ISTA-Net+: the Φ it was trained with.
         start: ISTA-Net+: the matrix Q (n, m) that it starts from, fitted to that Φ.
+        task: `mri` for ISTA-Net+ trained with a mask of k-space: it starts from Aᵀy, and a mask
+            has neither Φ nor Q. The file does not say.
 
     Raises:
-        UsageError: ISTA-Net+ without its Φ and Q, or another network with them.
+        UsageError: ISTA-Net+ for blocks without its Φ and Q, or another network with them.
         InputError: no such file, or a Q that does not fit Φ.
         ModelError: a file of another network, or one that cannot be read safely.
     """
     state = _renamed(read_checkpoint(path), str(path))
     try:
-        blueprint = _blueprint(state, ipl, ratios)
+        blueprint = _blueprint(state, ipl, ratios, task)
     except (ValidationError, OverflowError) as error:
         raise ModelError(f"{path}: its weights describe no network: {error}") from error
     architecture = blueprint.block.name
-    bound = architecture == "ista-net-plus"
+    bound = blueprint.recursion.blockwise
     if bound != (phi is not None and start is not None):
         raise UsageError(
             f"{path}: {architecture} "
             + (
                 "works only with the Φ and the start matrix Q of its training: give both."
                 if bound
-                else "takes any Φ and starts from Φᵀy: leave out Φ and Q."
+                else "starts from Aᵀy for any operator: leave out Φ and Q."
             )
         )
     if phi is not None and start is not None:

@@ -193,7 +193,7 @@ def _converted(name: str, weights: Checkpoint) -> Path:
             else:
                 ipl = max(entry.recursion.schedule)
                 network, blueprint = published.convert(
-                    source, ipl, entry.trained.ratios, phi, start
+                    source, ipl, entry.trained.ratios, phi, start, entry.task
                 )
         except (InputError, UsageError) as error:
             raise ModelError(f"its checkpoint cannot be converted: {error}") from error

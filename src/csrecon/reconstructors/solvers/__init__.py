@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from csrecon.reconstructors.solvers.adjoint import Adjoint
 from csrecon.reconstructors.solvers.damp import Damp
 from csrecon.reconstructors.solvers.denoise import Denoise
 from csrecon.reconstructors.solvers.fista import Fista
@@ -14,6 +15,7 @@ from csrecon.reconstructors.solvers.tv import TotalVariation
 from csrecon.reconstructors.solvers.tval3 import Tval3
 
 SOLVERS: dict[str, Callable[..., Solver]] = {
+    "adjoint": Adjoint,
     "damp": Damp,
     "denoise": Denoise,
     "fista": Fista,

@@ -8,8 +8,13 @@ from csrecon.io.documents import short
 from csrecon.training.tasks.base import Camera, Task, TaskOptions
 from csrecon.training.tasks.blocks import BlocksOptions
 from csrecon.training.tasks.denoise import DenoiseOptions
+from csrecon.training.tasks.mri import MriOptions
 
-TASKS: dict[str, type[TaskOptions]] = {"blocks": BlocksOptions, "denoise": DenoiseOptions}
+TASKS: dict[str, type[TaskOptions]] = {
+    "blocks": BlocksOptions,
+    "denoise": DenoiseOptions,
+    "mri": MriOptions,
+}
 """Name -> options of a task; their `begin` makes the task."""
 
 

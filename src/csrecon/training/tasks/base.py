@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -54,9 +54,20 @@ class TaskOptions(BaseModel, ABC):
 
     name: str
 
+    validation: ClassVar[str] = "set11"
+    """The image set that `validate` gets, or as many files of it as are quick."""
+
     @abstractmethod
     def begin(self, seed: int) -> Task:
         """The task with what is drawn from a seed."""
+
+
+def drawn_noise(most: float, noiseless: float, draw: torch.Generator) -> float:
+    """The σ of a step: zero in a share of the steps, else most · u² with u uniform."""
+    if not most:
+        return 0.0
+    none, drawn = torch.rand(2, generator=draw).tolist()
+    return 0.0 if none < noiseless else most * drawn**2
 
 
 def validated_ipls(network: Unfolding) -> list[int]:

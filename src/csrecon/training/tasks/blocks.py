@@ -27,7 +27,13 @@ from csrecon.sensing.operators import BlockOperator, Phi, SamplingOptions, count
 from csrecon.sensing.operators.kinds import KINDS
 from csrecon.sensing.operators.matrices import MATRICES
 from csrecon.sensing.operators.sampling import Sampling
-from csrecon.training.tasks.base import Camera, Scores, TaskOptions, validated_ipls
+from csrecon.training.tasks.base import (
+    Camera,
+    Scores,
+    TaskOptions,
+    drawn_noise,
+    validated_ipls,
+)
 
 Choice = TypeVar("Choice")
 
@@ -152,10 +158,7 @@ class Blocks:
 
     def draw_noise(self, draw: torch.Generator) -> float:
         """The standard deviation of the noise of a step."""
-        if not self.options.noise:
-            return 0.0
-        none, drawn = torch.rand(2, generator=draw).tolist()
-        return 0.0 if none < self.options.noiseless else self.options.noise * drawn**2
+        return drawn_noise(self.options.noise, self.options.noiseless, draw)
 
     def draw_phi(self, kind: str, m: int, side: int, draw: torch.Generator) -> Sampling:
         """Φ of m orthonormal rows for blocks of side×side pixels."""
