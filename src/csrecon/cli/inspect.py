@@ -1,9 +1,8 @@
 """`csrecon inspect`: the content of a file of measurements or arrays."""
 
 import itertools
-import math
 import shlex
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +11,7 @@ import typer
 from csrecon import _default
 from csrecon.cli import lab
 from csrecon.cli.command import Json, progress, say, say_json, say_table
-from csrecon.errors import InputError, UsageError
+from csrecon.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from csrecon.sensing.operators import Phi
 
 _SHOWN = 500  # arrays, and lines of advice
-_MOST_PRODUCTS = 10**12  # about half a minute
 _NOTHING_SAID = lab.LabOptions()
 
 
@@ -47,7 +45,7 @@ def inspect(
         csrecon inspect lab.mat --var y --phi lab.mat:Phi --shape 480x288
     """
     from csrecon.io import arrays
-    from csrecon.sensing import native
+    from csrecon.sensing import contents, native
 
     phi = laboratory.phi
     own = file.suffix.lower() in native.SUFFIXES
@@ -58,24 +56,25 @@ def inspect(
             )
         _own(file, phi, as_json)
         return
-    found = {name: _facts(value) for name, value in arrays.read(file).items()}
+    found = {name: contents.describe(value) for name, value in arrays.read(file).items()}
     sampling = None
     if phi is not None:
         sampling = native.read_phi(*arrays.split_name(phi))
-    advice = _advice(file, found, phi, sampling)
+    advice = contents.advice(str(file), found, phi, sampling)
     orders = []
     if sampling is not None and (laboratory.shape or laboratory.positions):
         orders = _orders(file, laboratory, sampling, model)
         advice = [_command(file, laboratory, orders[0])]
     if as_json:
         listed = [_order_facts(one) for one in orders]
-        say_json({"file": str(file), "arrays": found, "orders": listed, "next": advice})
+        facts = {name: asdict(content) for name, content in found.items()}
+        say_json({"file": str(file), "arrays": facts, "orders": listed, "next": advice})
         return
     say_table(
         ["array", "shape", "type", "range", "as Φ"],
         [
-            [name, "×".join(map(str, f["shape"])), f["type"], f["range"], f["phi"]]
-            for name, f in itertools.islice(found.items(), _SHOWN)
+            [name, "×".join(map(str, one.shape)), one.type, one.range, one.phi]
+            for name, one in itertools.islice(found.items(), _SHOWN)
         ],
         left=5,
     )
@@ -213,74 +212,3 @@ def _own(file: Path, phi: str | None, as_json: bool) -> None:
     )
     classical = facts["operator"] == "identity" or measured.format.color == "complex"
     say(f"next: csrecon reconstruct {file}{' --model fista' if classical else ''}")
-
-
-def _facts(value: Any) -> dict[str, Any]:
-    import numpy as np
-
-    number = value.dtype.kind in "biuf"
-    nothing = "complex" if value.dtype.kind == "c" else "no numbers"
-    finite = value[np.isfinite(value)] if number else np.empty(0)
-    whole = number and finite.size == value.size
-    return {
-        "shape": list(value.shape),
-        "type": str(value.dtype),
-        "finite": bool(whole),
-        "range": f"{finite.min():.4g} to {finite.max():.4g}" if finite.size else nothing,
-        "phi": _as_phi(value) if whole else "",
-    }
-
-
-def _as_phi(value: Any) -> str:
-    """Block, ratio and rows of a matrix if it is Φ."""
-    from csrecon.sensing.operators import Phi
-
-    if value.ndim != 2 or min(value.shape) < 2 or value.shape[0] >= value.shape[1]:
-        return ""
-    m, n = value.shape
-    side = math.isqrt(n)
-    shape = f"{side}×{side} blocks" if side * side == n else "no square block"
-    rows = "too large to examine its rows"
-    if m * m * n <= _MOST_PRODUCTS:
-        try:
-            orthonormal = Phi.given(value).rows().orthonormal
-        except InputError:  # values that float32 does not have
-            return ""
-        rows = f"{'' if orthonormal else 'not '}orthonormal"
-    return f"{shape}, ratio {m / n:.3f}, {rows}"
-
-
-def _advice(
-    file: Path, found: dict[str, dict[str, Any]], phi: str | None, sampling: "Phi | None"
-) -> list[str]:
-    """Which arrays fit Φ, and the next command."""
-    if sampling is None:
-        candidates = [name for name, facts in found.items() if facts["phi"]]
-        square = [name for name in candidates if "no square" not in found[name]["phi"]]
-        if len(found) == 1 or not candidates:
-            return ["next: csrecon inspect " + f"{file} --phi FILE, with the Φ of the measurement."]
-        name = (square or candidates)[0]
-        phi, m = f"{file}:{name}", found[name]["shape"][0]
-    else:
-        name, m = "", sampling.shape[0]
-    lines = []
-    for other, facts in found.items():
-        if other == name or not facts["finite"]:
-            continue
-        shape = facts["shape"]
-        if m not in shape and 2 * m not in shape:
-            lines.append(f"{other}: no axis of length {m}, so it was not measured with this Φ.")
-            continue
-        rows = m if m in shape else 2 * m
-        blocks = math.prod(shape) // rows
-        layout = "blocks-first" if shape[-1] == rows else "measurements-first"
-        if shape[0] == shape[-1]:
-            layout = "either layout"
-        lines.append(f"{other}: {blocks} blocks × {rows} measurements ({layout}).")
-        chosen = f" --var {other}" if len(found) > 1 else ""
-        pairs = " --differential" if rows != m else ""
-        lines.append(
-            f"next: csrecon reconstruct {file}{chosen} --phi {phi} --shape HxW{pairs}, and "
-            "--pixel-order F where Φ came from MATLAB."
-        )
-    return lines
