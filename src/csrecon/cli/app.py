@@ -13,6 +13,7 @@ from csrecon.cli import (
     calibrate,
     compare,
     data,
+    demo,
     doctor,
     inspect,
     models,
@@ -42,6 +43,7 @@ app = Application(
     """,
 )
 app.add(quickstart.quickstart)
+app.add(demo.demo)
 app.add(sample.sample)
 app.add(reconstruct.reconstruct)
 app.add(inspect.inspect)

@@ -60,7 +60,7 @@ def inspect(
     sampling = None
     if phi is not None:
         sampling = native.read_phi(*arrays.split_name(phi))
-    advice = contents.advice(str(file), found, phi, sampling)
+    advice = contents.advice(str(file), found, phi, sampling.shape[0] if sampling else None)
     orders = []
     if sampling is not None and (laboratory.shape or laboratory.positions):
         orders = _orders(file, laboratory, sampling, model)
@@ -124,23 +124,17 @@ def _order_facts(one: "arrangements.Candidate") -> dict[str, Any]:
     }
 
 
-def _gain(one: "arrangements.Candidate") -> str:
-    """A usual gain as a number; any other one has to be estimated."""
-    from csrecon.evaluation import arrangements
-
-    gain = one.arrangement.gain
-    return "auto" if gain == "auto" or gain not in arrangements.GAINS else f"{gain:g}"
-
-
 def _say_orders(orders: "Sequence[arrangements.Candidate]") -> None:
     """Print the ranking, and what it cannot tell apart."""
+    from csrecon.evaluation import arrangements
+
     say_table(
         ["--pixel-order", "--block-order", "--gain", "held-out error (dB)", "not predicted"],
         [
             [
                 one.arrangement.pixel_order,
                 one.arrangement.block_order,
-                _gain(one),
+                one.gain,
                 f"+{one.behind:.2f}",
                 f"{100 * one.unpredicted:.0f} %",
             ]
@@ -148,13 +142,8 @@ def _say_orders(orders: "Sequence[arrangements.Candidate]") -> None:
         ],
         left=2,
     )
-    if sum(one.possible for one in orders) > 1:
-        say(
-            "The first orders differ by less than 0.3 dB: the image of one is that of the other, "
-            "transposed, and only its content tells which is right."
-        )
-    if orders[0].unpredicted > 0.9:
-        say("No order predicts the held-out values: another Φ, another array, or strong noise?")
+    for line in arrangements.doubts(orders):
+        say(line)
 
 
 def _command(file: Path, laboratory: lab.LabOptions, best: "arrangements.Candidate") -> str:
@@ -162,7 +151,7 @@ def _command(file: Path, laboratory: lab.LabOptions, best: "arrangements.Candida
     found = best.arrangement
     said = replace(laboratory, pixel_order=found.pixel_order, block_order=found.block_order)
     if laboratory.gain == _NOTHING_SAID.gain:
-        said = replace(said, gain=_gain(best))
+        said = replace(said, gain=best.gain)
     typed = shlex.join(["csrecon", "reconstruct", str(file), *lab.words(said), "--check"])
     return f"next: {typed}"
 
@@ -170,7 +159,7 @@ def _command(file: Path, laboratory: lab.LabOptions, best: "arrangements.Candida
 def _own(file: Path, phi: str | None, as_json: bool) -> None:
     """Verify a file written by csrecon and describe it."""
     from csrecon.io import arrays
-    from csrecon.sensing import native
+    from csrecon.sensing import contents, native
     from csrecon.sensing.operators import BlockOperator
 
     sampling = native.read_phi(*arrays.split_name(phi)) if phi else None
@@ -186,29 +175,18 @@ def _own(file: Path, phi: str | None, as_json: bool) -> None:
         "ratio": operator.ratio,
         "noise": measured.noise,
     }
-    said = f"y of shape {tuple(measured.y.shape)}, ratio {operator.ratio:.4f}"
     if isinstance(operator, BlockOperator):
-        missing = 0 if operator.present is None else int((operator.present == 0).sum())
         facts |= {
             "block": list(operator.block),
             "m": operator.m,
             "phi": {"kind": operator.phi.kind, "seed": operator.phi.seed},
             "orthonormal": operator.tight,
-            "missing_blocks": missing,
+            "missing_blocks": contents.missing_blocks(operator),
         }
-        bh, bw = operator.block
-        said = (
-            f"blocks of {bh}×{bw}, m/n = {operator.m}/{operator.n} = {operator.ratio:.4f}, Φ "
-            f"{operator.phi.kind}, {'' if operator.tight else 'not '}orthonormal rows, {missing} "
-            "blocks missing"
-        )
     if as_json:
         say_json(facts)
         return
-    noise = f", noise σ {measured.noise:.3g}" if measured.noise else ""
-    say(
-        f"{file}: a measurement of csrecon, complete and verified: {facts['operator']}, "
-        f"{height}×{width} {facts['color']}, {said}{noise}."
-    )
+    said = contents.summary(measured)
+    say(f"{file}: a measurement of csrecon, complete and verified: {said}.")
     classical = facts["operator"] == "identity" or measured.format.color == "complex"
     say(f"next: csrecon reconstruct {file}{' --model fista' if classical else ''}")

@@ -196,11 +196,16 @@ def iterates(
     seconds, began = 0.0, time.perf_counter()
     for step in steps:
         seconds += time.perf_counter() - began
-        every = 1 if most is None else -(-step.total // most)
-        shown = step.index % every == 0 or step.index in (1, step.total) or step.stopped
         label = f"iteration {step.index}"
-        yield step, _outcome(label, step.image, picture, seconds) if shown else None
+        chosen = most is None or selected(step, most)
+        yield step, _outcome(label, step.image, picture, seconds) if chosen else None
         began = time.perf_counter()
+
+
+def selected(step: Step, most: int) -> bool:
+    """Whether an iterate is one of about `most`, evenly spaced, or the first or the last."""
+    every = -(-step.total // most)
+    return step.index % every == 0 or step.index in (1, step.total) or bool(step.stopped)
 
 
 def _outcome(label: str, image: Tensor, picture: Picture, seconds: float) -> Outcome:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csrecon.errors import InputError
-from csrecon.sensing.operators import Phi
+from csrecon.sensing.measurement import Measurement
+from csrecon.sensing.operators import BlockOperator, Phi
 
 _MOST_PRODUCTS = 10**12  # about half a minute
 
@@ -71,41 +72,68 @@ def likely_phi(found: Mapping[str, Content]) -> str | None:
     return next(iter(square or candidates), None)
 
 
+def fits(content: Content, m: int) -> bool:
+    """Whether an array may hold values of a Φ of m rows, of each pattern or of each pair."""
+    return content.finite and not {m, 2 * m}.isdisjoint(content.shape)
+
+
 def advice(
-    file: str, found: Mapping[str, Content], phi: str | None = None, sampling: Phi | None = None
+    file: str, found: Mapping[str, Content], phi: str | None = None, rows: int | None = None
 ) -> list[str]:
     """Which arrays fit Φ, and the next command.
 
     Args:
         file: name of the file.
         found: its arrays.
-        phi, sampling: Φ of another file: its name, and itself. None looks for it in the file.
+        phi, rows: Φ of another file: its name, and its number of rows. None looks for it in the
+            file.
     """
-    if sampling is None:
+    if rows is None:
         name = likely_phi(found)
         if len(found) == 1 or name is None:
             return [f"next: csrecon inspect {file} --phi FILE, with the Φ of the measurement."]
         phi, m = f"{file}:{name}", found[name].shape[0]
     else:
-        name, m = "", sampling.shape[0]
+        name, m = "", rows
     lines = []
     for other, content in found.items():
         if other == name or not content.finite:
             continue
         shape = content.shape
-        if m not in shape and 2 * m not in shape:
+        if not fits(content, m):
             lines.append(f"{other}: no axis of length {m}, so it was not measured with this Φ.")
             continue
-        rows = m if m in shape else 2 * m
-        blocks = math.prod(shape) // rows
-        layout = "blocks-first" if shape[-1] == rows else "measurements-first"
+        count = m if m in shape else 2 * m
+        blocks = math.prod(shape) // count
+        layout = "blocks-first" if shape[-1] == count else "measurements-first"
         if shape[0] == shape[-1]:
             layout = "either layout"
-        lines.append(f"{other}: {blocks} blocks × {rows} measurements ({layout}).")
+        lines.append(f"{other}: {blocks} blocks × {count} measurements ({layout}).")
         chosen = f" --var {other}" if len(found) > 1 else ""
-        pairs = " --differential" if rows != m else ""
+        pairs = " --differential" if count != m else ""
         lines.append(
             f"next: csrecon reconstruct {file}{chosen} --phi {phi} --shape HxW{pairs}, and "
             "--pixel-order F where Φ came from MATLAB."
         )
     return lines
+
+
+def summary(m: Measurement) -> str:
+    """A measurement file of csrecon in a line: operator, image, Φ and noise."""
+    operator = m.operator
+    height, width = operator.image_shape
+    said = f"y of shape {tuple(m.y.shape)}, ratio {operator.ratio:.4f}"
+    if isinstance(operator, BlockOperator):
+        bh, bw = operator.block
+        said = (
+            f"blocks of {bh}×{bw}, m/n = {operator.m}/{operator.n} = {operator.ratio:.4f}, Φ "
+            f"{operator.phi.kind}, {'' if operator.tight else 'not '}orthonormal rows, "
+            f"{missing_blocks(operator)} blocks missing"
+        )
+    noise = f", noise σ {m.noise:.3g}" if m.noise else ""
+    return f"{operator.spec().kind}, {height}×{width} {m.format.color}, {said}{noise}"
+
+
+def missing_blocks(operator: BlockOperator) -> int:
+    """How many blocks were not measured."""
+    return 0 if operator.present is None else int((operator.present == 0).sum())
