@@ -81,7 +81,7 @@ def build(place: Place) -> None:
         inputs.uploads,
         [*outputs.all(), inputs.values, inputs.phi],
         show_progress="hidden",
-        api_visibility="private",
+        api_name="inspect",
     )
     ranked = order.click(
         controls.guarded(rank, outputs.status, place),

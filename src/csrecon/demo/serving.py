@@ -12,8 +12,6 @@ from typing import Any
 from csrecon.errors import ResourceError, UsageError
 from csrecon.runtime.execution import Setup
 
-LOCAL = "127.0.0.1"
-PORT = 7860
 _SECONDS = 3  # to finish what is under way
 _PREFIX = "csrecon-demo-"
 
@@ -55,7 +53,7 @@ def serve(host: str, port: int, setup: Setup, ready: Callable[[str], None]) -> N
     Uploads and results lie in a new temporary folder, which is removed at the end.
 
     Args:
-        host: address to listen on; only LOCAL is out of others' reach.
+        host: address to listen on; only that of this machine, 127.0.0.1, is out of others' reach.
         port: 0 for any that is free.
         setup: device, precision and tiles.
         ready: is told the address of the page as soon as it answers.
@@ -81,7 +79,8 @@ def serve(host: str, port: int, setup: Setup, ready: Callable[[str], None]) -> N
                 thread.join(0.05)
             bound = listening.getsockname()[1]
             shown = f"[{host}]" if ":" in host else host
-            ready(f"http://{shown}:{bound}/")
+            if server.started:
+                ready(f"http://{shown}:{bound}/")
             while thread.is_alive():
                 thread.join(0.5)
         finally:
