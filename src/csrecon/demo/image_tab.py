@@ -78,17 +78,19 @@ def build(page: Any, place: Place) -> None:
             outputs = _outputs()
 
     def look(image: str | None, side: int) -> Iterator[Shown]:
-        subject = experiment.subject(Path(image) if image else None, side)
         hidden = gr.update(visible=False)
         yield {
             **dict.fromkeys(outputs.all()),
+            **_bare(outputs),
             outputs.slider: hidden,
             outputs.commands: hidden,
             outputs.files: hidden,
-            **_bare(outputs),
-            outputs.original_said: pictures.caption(_ORIGINAL, _size(subject)),
+        }
+        subject = experiment.subject(Path(image) if image else None, side)
+        yield {
             outputs.status: pictures.notes([f"{subject.note} Press Reconstruct to measure it."]),
             outputs.original: pictures.shown(subject.pixels),
+            outputs.original_said: pictures.caption(_ORIGINAL, _size(subject)),
         }
 
     def work(*values: Any) -> Iterator[Shown]:
@@ -305,8 +307,11 @@ def _size(subject: Subject) -> str:
 def _bare(outputs: Outputs) -> Shown:
     """The captions of pictures that are not there yet."""
     said = {
-        outputs.back_said: _BACK, outputs.result_said: _RESULT, outputs.error_said: _ERROR
-    }  # fmt: skip
+        outputs.original_said: _ORIGINAL,
+        outputs.back_said: _BACK,
+        outputs.result_said: _RESULT,
+        outputs.error_said: _ERROR,
+    }
     return {component: pictures.caption(text) for component, text in said.items()}
 
 

@@ -76,5 +76,5 @@ def caption(title: str, text: str = "") -> str:
 
 
 def notes(lines: Iterable[str], kind: str = "note") -> str:
-    """Lines of text in a box each; `kind` is note, warning or busy."""
-    return "".join(f'<p class="{kind}">{html.escape(line)}</p>' for line in lines)
+    """Lines of text in a box each; `kind` is note, warning, error or busy."""
+    return "".join(f'<p class="said {kind}">{html.escape(line)}</p>' for line in lines)
