@@ -23,6 +23,7 @@ ROOMS = [
     ("evaluation",),
     ("training",),
     ("api", "deepinverse"),
+    ("demo",),
     ("cli",),
 ]
 """The rooms of csrecon, the lowest first."""

@@ -13,6 +13,7 @@ from csrecon.cli import (
     calibrate,
     compare,
     data,
+    demo,
     doctor,
     export,
     inspect,
@@ -43,6 +44,7 @@ app = Application(
     """,
 )
 app.add(quickstart.quickstart)
+app.add(demo.demo)
 app.add(sample.sample)
 app.add(reconstruct.reconstruct)
 app.add(inspect.inspect)

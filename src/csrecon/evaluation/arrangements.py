@@ -11,7 +11,7 @@ for pixels and blocks, and F for both. The simpler one is ranked first then.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,6 +35,7 @@ ORDERS: tuple[tuple[Order, Order], ...] = (("C", "C"), ("F", "C"), ("C", "F"), (
 _USUAL = 0.4  # level of a photograph
 _DARK, _BRIGHT = 0.02, 0.95  # levels of hardly any
 _SAME = 0.3  # dB that do not tell two orders apart
+_NOTHING = 0.9  # unpredicted share of the power from which on nothing is predicted
 _MOST_BLOCKS = 400  # of an image; of a larger one, a square in its middle is tried
 
 
@@ -56,6 +57,27 @@ class Candidate:
     def possible(self) -> bool:
         """Whether the values cannot tell it from the best one."""
         return self.behind < _SAME
+
+    @property
+    def gain(self) -> str:
+        """A usual gain as a number; any other one has to be estimated."""
+        gain = self.arrangement.gain
+        return "auto" if gain == "auto" or gain not in GAINS else f"{gain:g}"
+
+
+def doubts(ranked: Sequence[Candidate]) -> list[str]:
+    """What a ranking leaves open, in sentences."""
+    found = []
+    if sum(one.possible for one in ranked) > 1:
+        found.append(
+            "The first orders differ by less than 0.3 dB: the image of one is that of the other, "
+            "transposed, and only its content tells which is right."
+        )
+    if ranked[0].unpredicted > _NOTHING:
+        found.append(
+            "No order predicts the held-out values: another Φ, another array, or strong noise?"
+        )
+    return found
 
 
 def rank(

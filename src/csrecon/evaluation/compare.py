@@ -187,15 +187,51 @@ def film(
         UsageError: more iterates than a figure has room for.
         CsreconError: as in `csrecon.reconstruct`.
     """
-    network = execution.at_ipl(zoo.load(entry.model, m.operator.ratio), entry.ipl)
-    began = time.perf_counter()
     found = []
-    for step in execution.steps(network, m, setup):
-        seconds = time.perf_counter() - began
+    for step, outcome in iterates(picture, m, entry, setup):
         plot.check_count(step.total + 1, picture.planes.shape[-2:], columns)
-        found.append(_outcome(f"iteration {step.index}", step.image, picture, seconds))
+        if outcome is not None:
+            found.append(outcome)
         watch(entry, step)
     return found
+
+
+def iterates(
+    picture: Picture,
+    m: Measurement,
+    entry: Entry,
+    setup: execution.Setup,
+    most: int | None = None,
+) -> Iterator[tuple[Step, Outcome | None]]:
+    """Every iterate of one model as soon as it is computed, scored.
+
+    Args:
+        picture, m, entry, setup: as in `compare`.
+        most: score about so many of the iterates, evenly spaced, and the last; the others have
+            no outcome. None scores all.
+
+    Yields:
+        The iterate and its outcome, labelled `iteration k`, whose seconds are those of the
+        reconstruction so far, without the scoring.
+
+    Raises:
+        CsreconError: as in `csrecon.reconstruct`.
+    """
+    network = execution.at_ipl(zoo.load(entry.model, m.operator.ratio), entry.ipl)
+    steps = execution.steps(network, m, setup)
+    seconds, began = 0.0, time.perf_counter()
+    for step in steps:
+        seconds += time.perf_counter() - began
+        label = f"iteration {step.index}"
+        chosen = most is None or selected(step, most)
+        yield step, _outcome(label, step.image, picture, seconds) if chosen else None
+        began = time.perf_counter()
+
+
+def selected(step: Step, most: int) -> bool:
+    """Whether an iterate is one of about `most`, evenly spaced, or the first or the last."""
+    every = -(-step.total // most)
+    return step.index % every == 0 or step.index in (1, step.total) or bool(step.stopped)
 
 
 def _outcome(label: str, image: Tensor, picture: Picture, seconds: float) -> Outcome:
@@ -210,9 +246,14 @@ def original(picture: Picture) -> plot.Panel:
     return plot.Panel(f"original\n{height}×{width}", images.to_array(picture.planes, "gray"))
 
 
+def back_projected(m: Measurement, picture: Picture) -> Outcome:
+    """Aᵀy, scored."""
+    return _outcome("back-projection Φᵀy", m.operator.adjoint(m.y), picture, 0.0)
+
+
 def back_projection(m: Measurement, picture: Picture) -> plot.Panel:
     """The panel of Aᵀy."""
-    return _outcome("back-projection Φᵀy", m.operator.adjoint(m.y), picture, 0.0).panel()
+    return back_projected(m, picture).panel()
 
 
 def error(outcome: Outcome, picture: Picture) -> plot.Panel:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -79,7 +80,7 @@ def side_by_side(
     for axis, panel in zip(axes, panels, strict=False):
         _set_title(axis, panel)
         if panel.error:
-            top = float(np.quantile(panel.image, 0.995)) or 1.0
+            top = brightest(panel.image)
             shown = axis.imshow(panel.image, cmap="inferno", vmin=0, vmax=top)
             scale = axis.inset_axes((0.0, -0.07, 1.0, 0.04))
             figure.colorbar(shown, cax=scale, orientation="horizontal")
@@ -89,6 +90,17 @@ def side_by_side(
             axis.imshow(clipped, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     with files.new_files(path, overwrite=overwrite) as (temporary,):
         _save(figure, temporary)
+
+
+def brightest(*errors: NDArray[np.float32]) -> float:
+    """The error that is drawn brightest: the largest 99.5 % quantile of maps on one scale."""
+    return max(float(np.quantile(error, 0.995)) for error in errors) or 1.0
+
+
+def heat(error: NDArray[np.float32], top: float) -> NDArray[np.uint8]:
+    """An |error| map (H, W) in the colours of the figures, (H, W, 3), from black (0) to `top`."""
+    colours: NDArray[np.uint8] = colormaps["inferno"](np.clip(error / top, 0, 1), bytes=True)
+    return colours[..., :3]
 
 
 def _slender(shape: tuple[int, ...]) -> float:
@@ -169,7 +181,7 @@ def comparison(
     """
     check_suffix(path)
     errors = [np.abs(np.clip(panel.image, 0, 1) - original) for panel in panels]
-    top = max(float(np.quantile(error, 0.995)) for error in errors) or 1.0
+    top = brightest(*errors)
     tall = 3.2 * _slender(original.shape)
     if 3.2 * len(panels) > _LONGEST:
         raise UsageError(f"{len(panels)} images side by side: one figure has room for 180.")
