@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from csrecon import _default
-from csrecon.cli import lab
+from csrecon.cli import lab, mri
 from csrecon.cli.command import Json, progress, say, say_json, say_table
 from csrecon.errors import InputError, UsageError
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _SHOWN = 500  # arrays, and lines of advice
 _MOST_PRODUCTS = 10**12  # about half a minute
 _NOTHING_SAID = lab.LabOptions()
+_DETECTED = mri.ScanOptions()
 
 
 def inspect(
@@ -31,9 +32,12 @@ def inspect(
     model: Annotated[
         str, typer.Option(help="The network that judges the orders.", metavar="MODEL")
     ] = _default.MODEL,
+    scan: mri.ScanOptions = _DETECTED,
     as_json: Json = False,
 ) -> None:
     """Show the content of a measurement file, arrays that may be Φ, and the next command.
+
+    Of k-space (complex .npy, .mat, .h5, .cfl) it names the axes.
 
     With --phi and --shape it finds the order of lab values: every order of pixels and blocks is
     tried, and the one whose reconstruction best predicts held-out values comes first, with the
@@ -62,14 +66,16 @@ def inspect(
     sampling = None
     if phi is not None:
         sampling = native.read_phi(*arrays.split_name(phi))
-    advice = _advice(file, found, phi, sampling)
+    seen = mri.described(file, mri.Scans(scan, laboratory))
+    advice = _advice(file, found, phi, sampling) if seen is None else mri.in_words(seen)
     orders = []
     if sampling is not None and (laboratory.shape or laboratory.positions):
         orders = _orders(file, laboratory, sampling, model)
         advice = [_command(file, laboratory, orders[0])]
     if as_json:
         listed = [_order_facts(one) for one in orders]
-        say_json({"file": str(file), "arrays": found, "orders": listed, "next": advice})
+        facts = {"file": str(file), "arrays": found, "orders": listed, "next": advice}
+        say_json(facts if seen is None else {**facts, "kspace": seen})
         return
     say_table(
         ["array", "shape", "type", "range", "as Φ"],

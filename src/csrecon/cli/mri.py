@@ -1,31 +1,27 @@
 """Options of Fourier sampling, and of k-space files."""
 
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from csrecon.errors import UsageError
+from csrecon.cli.batch import Task
+from csrecon.cli.lab import LabOptions, Loaded
+from csrecon.errors import CsreconError, UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from csrecon.io.images import Picture
+    from csrecon.sensing.kspace import Order, Scan
     from csrecon.sensing.operators import FourierOptions
 
 _SAMPLING = "Fourier sampling (MRI)"
-
-
-def maps_of(text: str | None) -> "NDArray[np.generic] | None":
-    """The sensitivity maps of `FILE[:NAME]`."""
-    from csrecon.io import arrays
-
-    if text is None:
-        return None
-    path, name = arrays.split_name(text)
-    return arrays.pick(path, name, "--sensitivities FILE:NAME", likely="sensitivity_maps")
+_FILES = "k-space files"
+_HDF5 = (".h5", ".hdf5")
+_KSPACE = (".npy", ".mat", ".cfl", *_HDF5)
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,8 @@ class SampleOptions:
 
         if self.center is None and self.coils is None and self.sensitivities is None:
             return None
-        return FourierOptions(self.center, self.coils, maps_of(self.sensitivities))
+        maps = LabOptions(sensitivities=self.sensitivities).maps()
+        return FourierOptions(self.center, self.coils, maps)
 
     def phased(self, picture: "Picture", seed: int) -> "Picture":
         """The picture, with a phase if it is asked for."""
@@ -94,3 +91,180 @@ class SampleOptions:
         from csrecon.io import arrays
 
         return [arrays.split_name(self.sensitivities)[0]] if self.sensitivities else []
+
+
+@dataclass(frozen=True)
+class ScanOptions:
+    """How to read k-space that csrecon did not write."""
+
+    axes: Annotated[
+        str | None,
+        typer.Option(
+            help="Axes of the array, one letter each: s slices, c coils, y rows, x columns.  "
+            "[.npy: cyx or scyx; .h5: syx or scyx; .mat: yxc or yxcs]",
+            metavar="AXES",
+            rich_help_panel=_FILES,
+        ),
+    ] = None
+    centered: Annotated[
+        bool | None,
+        typer.Option(
+            "--centered/--no-centered",
+            help="Zero frequency is in the middle of k-space, or in its corner.  [detected]",
+            rich_help_panel=_FILES,
+        ),
+    ] = None
+
+
+@dataclass
+class Scans:
+    """The k-space files among the measurements; the last one is kept in memory."""
+
+    options: ScanOptions
+    laboratory: LabOptions
+    _last: "dict[Path, Scan | None]" = field(default_factory=dict)
+
+    def of(self, source: Path) -> "Scan | None":
+        """The k-space of a file; None for another kind of measurement.
+
+        Raises:
+            InputError, UsageError: k-space that cannot be read.
+        """
+        if source not in self._last:
+            self._last = {source: self._read(source)}
+        return self._last[source]
+
+    def _read(self, source: Path) -> "Scan | None":
+        from csrecon.io import arrays
+        from csrecon.sensing import kspace
+
+        name, values = self.found(source)
+        if values is None:
+            return None
+        axes = self.options.axes or kspace.axes_of(values.shape, _order(source))
+        laboratory, inside = self.laboratory, source.suffix.lower() in _HDF5
+        maps, mask = laboratory.maps(), None
+        if laboratory.mask:
+            mask = arrays.pick(*arrays.split_name(laboratory.mask))
+        elif inside:
+            mask = arrays.find(source, "mask")
+        order = _order(arrays.split_name(laboratory.sensitivities or "")[0])
+        if (
+            maps is None
+            and inside
+            and (maps := arrays.find(source, "sensitivity_maps")) is not None
+        ):
+            order = "h5"
+        if maps is not None:
+            given = kspace.axes_of(maps.shape, order) if maps.ndim != 3 or order == "mat" else "cyx"
+            maps = kspace.oriented(maps, given)
+        label = f"{source}[{name}]"
+        return kspace.Scan(kspace.oriented(values, axes), mask, maps, self.options.centered, label)
+
+    def found(self, source: Path) -> "tuple[str, NDArray[Any] | None]":
+        """The array of a file that is its k-space, by name; None for another kind of measurement.
+
+        That is the one of --var, one named `kspace`, or the only complex one.
+        """
+        from csrecon.io import arrays
+        from csrecon.sensing import native
+
+        said, suffix = self.laboratory, source.suffix.lower()
+        if said.phi or said.shape or said.positions or said.seed is not None:
+            return "", None
+        if suffix not in _KSPACE or not source.is_file():
+            return "", None
+        if suffix == ".npy" and native.describes_itself(source):
+            return "", None
+        name = said.var or "kspace"
+        named = arrays.find(source, name)
+        if named is not None and (named.dtype.kind == "c" or said.var is None):
+            return name, named
+        if said.var is not None:
+            return "", None
+        found = arrays.read(source).items()
+        several = {n: a for n, a in found if a.dtype.kind == "c" and a.ndim > 1}
+        return next(iter(several.items())) if len(several) == 1 else ("", None)
+
+    def by_slice(self, tasks: list[Task]) -> list[Task]:
+        """The tasks, with one per slice for k-space.
+
+        Raises:
+            InputError, UsageError: of a single file; those of a batch come back from `load`.
+        """
+        made = []
+        for task in tasks:
+            try:
+                scan = self.of(task.source)
+            except CsreconError:
+                if len(tasks) == 1:
+                    raise
+                made.append(replace(task, part=0))
+                continue
+            if scan is None:
+                made.append(task)
+                continue
+            for index in range(len(scan)):
+                name = f"{task.target.stem}_{index:03}{task.target.suffix}"
+                target = task.target.with_name(name) if len(scan) > 1 else task.target
+                made.append(Task(task.source, target, index))
+        return made
+
+    def load(self, task: Task) -> Loaded:
+        """The measurement of a slice, and the gain that was removed."""
+        scan = self.of(task.source)
+        assert scan is not None
+        assert task.part is not None
+        made = scan.measurement(task.part)
+        return Loaded(made, {"gain": made.scale, "offset": 0.0})
+
+
+def _order(source: Path) -> "Order":
+    kinds: dict[str, Order] = {".cfl": "cfl", ".mat": "mat", ".h5": "h5", ".hdf5": "h5"}
+    return kinds.get(source.suffix.lower(), "npy")
+
+
+def described(source: Path, scans: Scans) -> dict[str, Any] | None:
+    """The facts that `inspect` shows of a k-space file, and the next command; None for others."""
+    from csrecon.sensing import coils, kspace
+
+    scan = scans.of(source)
+    if scan is None:
+        return None
+    name, values = scans.found(source)
+    assert values is not None
+    axes = scans.options.axes or kspace.axes_of(values.shape, _order(source))
+    words = ["csrecon", "reconstruct", str(source)]
+    said = scans.laboratory
+    for option, given in (
+        ("--var", said.var),
+        ("--mask", said.mask),
+        ("--axes", scans.options.axes),
+    ):
+        words += [option, given] if given else []
+    if scans.options.centered is not None:
+        words.append("--centered" if scans.options.centered else "--no-centered")
+    words += ["--sensitivities", said.sensitivities] if said.sensitivities else []
+    facts = kspace.described(scan)
+    several, region = scan.values.shape[1], facts["calibration"]
+    if several > 1 and not facts["maps"] and min(region) < coils.LEAST:
+        words += ["--sensitivities", "FILE"]
+    words += ["--model", "tv", *(["-o", "slices/"] if len(scan) > 1 else [])]
+    return {
+        "array": name,
+        "axes": kspace.in_words(values.shape, axes),
+        "coils": several,
+        **facts,
+        "command": shlex.join(words),
+    }
+
+
+def in_words(facts: dict[str, Any]) -> list[str]:
+    """The facts of `described` as lines of text."""
+    place = "in the middle" if facts["centered"] else "in the corner"
+    how = {"rows": ", whole rows", "columns": ", whole columns"}.get(facts["sampled"], "")
+    rows, columns = facts["calibration"]
+    maps = "sensitivities given" if facts["maps"] else "sensitivities estimated from it"
+    said = f"{facts['array']}: k-space, {facts['axes']}; zero frequency {place}; m/n = "
+    said += f"{facts['ratio']:.4f}{how}; calibration region {rows}×{columns}"
+    return [said + (f", {maps}." if facts["coils"] > 1 else "."), f"next: {facts['command']}"]
