@@ -14,7 +14,7 @@ from csrecon.errors import CsreconError, UsageError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from csrecon.io.images import Picture
+    from csrecon.io.images import Color, Picture
     from csrecon.sensing.kspace import Order, Scan
     from csrecon.sensing.operators import FourierOptions
 
@@ -61,6 +61,16 @@ class SampleOptions:
         ),
     ] = False
 
+    slices: Annotated[
+        str | None,
+        typer.Option(
+            help="Which axial slices of a NIfTI volume, counted from zero: 85, or "
+            "FIRST:END[:STEP].  [all]",
+            metavar="SLICES",
+            rich_help_panel=_SAMPLING,
+        ),
+    ] = None
+
     def ratio(self, given: float | None) -> float | None:
         """The ratio of --ratio or --acceleration."""
         if self.acceleration is None:
@@ -80,10 +90,46 @@ class SampleOptions:
         maps = LabOptions(sensitivities=self.sensitivities).maps()
         return FourierOptions(self.center, self.coils, maps)
 
-    def phased(self, picture: "Picture", seed: int) -> "Picture":
-        """The picture, with a phase if it is asked for."""
+    def by_slice(self, tasks: list[Task]) -> list[Task]:
+        """The tasks, with one per chosen slice for NIfTI volumes."""
+        from csrecon.io import volumes
+
+        made = []
+        for task in tasks:
+            if not volumes.is_volume(task.source):
+                made.append(task)
+                continue
+            stem = task.target.stem.removesuffix(".nii")
+            for index in self._chosen(len(volumes.read(task.source)), task.source):
+                target = task.target.with_name(f"{stem}_{index:03}{task.target.suffix}")
+                made.append(Task(task.source, target, index))
+        return made
+
+    def _chosen(self, count: int, source: Path) -> range:
+        """The indices of --slices among `count`."""
+        words = (self.slices or ":").split(":")
+        try:
+            numbers = [int(word) if word else None for word in words]
+            one = numbers[0] if len(numbers) == 1 else None
+            part = slice(*numbers) if one is None else slice(one, one + 1)
+            found = range(count)[part]
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"--slices {self.slices}: expected a number, or FIRST:END[:STEP]."
+            ) from error
+        if not found:
+            raise UsageError(f"--slices {self.slices}: {source} has slices 0 to {count - 1}.")
+        return found
+
+    def picture(self, task: Task, color: "Color", seed: int) -> "Picture":
+        """The image of a task, or the slice of a volume, with a phase if it is asked for."""
+        from csrecon.io import images, volumes
         from csrecon.sensing import sample
 
+        if task.part is None:
+            picture = images.read(task.source, color)
+        else:
+            picture = images.from_array(volumes.read(task.source)[task.part], color)
         return sample.with_phase(picture, seed) if self.phase else picture
 
     def inputs(self) -> list[Path]:

@@ -78,6 +78,7 @@ def sample(
         csrecon sample img.png --ratio 0.25 --kind hadamard --block 64
         csrecon sample img.png --ratio 0.25 --kind fourier
         csrecon sample img.png --kind fourier --mask equispaced --acceleration 4 --coils 8 --phase
+        csrecon sample head.nii.gz --slices 60:100:10 --kind fourier --ratio 0.2 -o slices/
         csrecon sample img.png --kind identity --noise-sigma 0.1
     """
     import csrecon
@@ -112,14 +113,16 @@ def sample(
         if matrix is None:
             raise UsageError(f"--phi-of {phi_of}: this model works with any Φ; leave it out.")
     sources, many = batch.expand(images, datasets.list_images)
-    tasks = batch.plan(
-        sources,
-        many,
-        output,
-        f".{pack or 'npy'}",
-        lambda source: None if many else Path(f"y.{pack or 'npy'}"),
-        native.outputs,
-        overwrite,
+    tasks = coils.by_slice(
+        batch.plan(
+            sources,
+            many,
+            output,
+            f".{pack or 'npy'}",
+            lambda source: None if many else Path(f"y.{pack or 'npy'}"),
+            native.outputs,
+            overwrite,
+        )
     )
 
     given = [*sources, *([phi] if phi else []), *([masks] if masks else []), *coils.inputs()]
@@ -135,7 +138,7 @@ def sample(
     def work(task: batch.Task) -> dict[str, Any]:
         if overwrite and not named:
             native.refuse_other(task.target)
-        picture = coils.phased(pictures.read(task.source, planes), seed)
+        picture = coils.picture(task, planes, seed)
         measured = csrecon.sample(
             picture,
             ratio,
