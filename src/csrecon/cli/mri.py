@@ -210,7 +210,7 @@ class Scans:
     def found(self, source: Path) -> "tuple[str, NDArray[Any] | None]":
         """The array of a file that is its k-space, by name; None for another kind of measurement.
 
-        That is the one of --var, one named `kspace`, or the only complex one.
+        That is the one of --var, one named `kspace`, or the only complex one of a file without Φ.
         """
         from csrecon.io import arrays
         from csrecon.sensing import native
@@ -228,8 +228,10 @@ class Scans:
             return name, named
         if said.var is not None:
             return "", None
-        found = arrays.read(source).items()
-        several = {n: a for n, a in found if a.dtype.kind == "c" and a.ndim > 1}
+        found = arrays.read(source)
+        several = {n: a for n, a in found.items() if a.dtype.kind == "c" and a.ndim > 1}
+        if any(name.lower() == "phi" for name in found):
+            return "", None
         return next(iter(several.items())) if len(several) == 1 else ("", None)
 
     def by_slice(self, tasks: list[Task]) -> list[Task]:
