@@ -13,6 +13,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -30,6 +31,8 @@ from csrecon.sensing.operators import BlockOperator, Phi
 from csrecon.training import recipe
 from csrecon.zoo.datasets import DATASETS
 from tests.conftest import ROOT, scene
+from tests.test_kspace import measured as kspace_of
+from tests.test_kspace import write_cfl
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/*.md")])
@@ -208,6 +211,17 @@ def values(phi, shape):
     return camera(torch.from_numpy(picture(*shape))[None, None]).flatten(0, 2).numpy()
 
 
+def scanned():
+    """K-space of one small slice in every file format."""
+    k = kspace_of(1)[0]
+    with h5py.File("kspace.h5", "w") as file:
+        file["kspace"] = k
+    np.save("kspace.npy", k)
+    turned = k.transpose(2, 3, 1, 0)
+    savemat("kspace.mat", {"kspace": turned})
+    write_cfl(Path("kspace.cfl"), turned[:, :, None])
+
+
 @pytest.fixture
 def folder(monkeypatch):
     """Everything that the documents' commands ask for, under the names that they use."""
@@ -222,6 +236,8 @@ def folder(monkeypatch):
         Image.fromarray(scene(60, 70 + index)).save(f"photos/{index}.png")
     Image.fromarray(scene(*SMALL)).save("img.png")
     Image.fromarray(scene(*SMALL)).save("grace_hopper.jpg")
+    Image.fromarray(scene(*SMALL)[..., 0]).save("brain.png")
+    scanned()
     phi = Phi.make(40, 1024, 0).matrix
     savemat("lab.mat", {"y": values(phi, (480, 288)).T, "Phi": by_columns(phi)})
     phi = Phi.make(256, 1024, 0).matrix
@@ -363,6 +379,14 @@ def test_python_of_the_page_on_solvers():
     exec(example, names)
     assert names["x"].shape == (40, 48)
     assert names["steps"][-1].stopped == "iterations"
+
+
+def test_python_of_the_page_on_mri():
+    (example,) = examples((ROOT / "docs" / "mri.md").read_text(encoding="utf-8"))
+    names = {"csrecon": csrecon, "image": picture(40, 48)}
+    exec(example, names)
+    assert names["x"].shape == (40, 48)
+    assert names["m"].y.shape[:2] == (1, 8)
 
 
 # --- Places ---

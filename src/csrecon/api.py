@@ -25,7 +25,7 @@ from csrecon.sensing import sample as sampling
 from csrecon.sensing.lab import Arrangement
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.noise import Noise
-from csrecon.sensing.operators import Phi, SamplingOptions
+from csrecon.sensing.operators import FourierOptions, Phi, SamplingOptions
 
 Array = NDArray[Any] | Tensor
 Init = Array | Path | str | Reconstructor | None
@@ -58,6 +58,7 @@ def sample(
     seed: int = 0,
     kind: str = "gaussian",
     mask: Array | str | None = None,
+    fourier: FourierOptions | None = None,
     block: int | tuple[int, int] | None = None,
     color: Color | None = None,
     noise_sigma: float = 0.0,
@@ -75,7 +76,8 @@ def sample(
         kind: kind of Φ: gaussian (orthonormal rows, as in the papers), bernoulli, binary, hadamard,
             hadamard-cake, dct or pixels; or kind of operator: fourier or identity.
         mask: for kind fourier: (H, W) of 0 and 1 with the zero frequency in the corner, or a kind
-            of mask: random2d or random1d.
+            of mask: random2d, random1d, radial, poisson or equispaced.
+        fourier: the centre of the mask, and coils (csrecon.sensing.operators.FourierOptions).
         block: side of a block in pixels, or (height, width); None for 33 (32 for the Hadamard
             kinds), or for the square that fits `phi`.
         color: gray (luma), ycbcr or rgb; None keeps the colours of the image.
@@ -102,6 +104,7 @@ def sample(
         mask=mask if mask is None or isinstance(mask, str) else images.as_numpy(mask),
         seed=_integer(seed, "seed"),
         block=_sides(block),
+        fourier=fourier,
     )
     return sampling.sample(picture, options, Noise(noise_sigma, photons))
 

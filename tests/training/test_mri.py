@@ -10,7 +10,6 @@ import torch
 
 from csrecon.errors import InputError, UsageError
 from csrecon.sensing.operators import FourierOperator
-from csrecon.sensing.operators.fourier import MASKS
 from csrecon.training import slices
 from csrecon.training.data import Patches
 from csrecon.training.recipe import DataOptions, recipe
@@ -90,7 +89,7 @@ def test_every_step_has_a_mask_of_its_own():
     assert 0.05 <= min(ratios) < 0.055
     assert 0.45 < max(ratios) <= 0.5
     assert fmean(np.log(ratios)) == pytest.approx(np.log(0.05 * 0.5) / 2, abs=0.05)
-    assert {camera.kind for camera in cameras} == set(MASKS)
+    assert {camera.kind for camera in cameras} == set(MriOptions().masks)
     assert len({camera.seed for camera in cameras}) == 400
     assert 0.65 < np.mean([camera.sigma == 0 for camera in cameras]) < 0.85
     x = torch.rand(2, 1, 24, 32, generator=draw)

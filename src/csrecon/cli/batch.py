@@ -17,10 +17,11 @@ from csrecon.io.folders import shown
 
 @dataclass(frozen=True)
 class Task:
-    """One input and its output."""
+    """One input and its output; `part` counts the slices of an input that has several images."""
 
     source: Path
     target: Path
+    part: int | None = None
 
 
 def expand(

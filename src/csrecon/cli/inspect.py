@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from csrecon import _default
-from csrecon.cli import lab
+from csrecon.cli import lab, mri
 from csrecon.cli.command import Json, progress, say, say_json, say_table
 from csrecon.errors import UsageError
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 500  # arrays, and lines of advice
 _NOTHING_SAID = lab.LabOptions()
+_DETECTED = mri.ScanOptions()
 
 
 def inspect(
@@ -29,9 +30,12 @@ def inspect(
     model: Annotated[
         str, typer.Option(help="The network that judges the orders.", metavar="MODEL")
     ] = _default.MODEL,
+    scan: mri.ScanOptions = _DETECTED,
     as_json: Json = False,
 ) -> None:
     """Show the content of a measurement file, arrays that may be Φ, and the next command.
+
+    Of k-space (complex .npy, .mat, .h5, .cfl) it names the axes.
 
     With --phi and --shape it finds the order of lab values: every order of pixels and blocks is
     tried, and the one whose reconstruction best predicts held-out values comes first, with the
@@ -60,7 +64,11 @@ def inspect(
     sampling = None
     if phi is not None:
         sampling = native.read_phi(*arrays.split_name(phi))
-    advice = contents.advice(str(file), found, phi, sampling.shape[0] if sampling else None)
+    seen = mri.described(file, mri.Scans(scan, laboratory))
+    if seen is not None:
+        advice = mri.in_words(seen)
+    else:
+        advice = contents.advice(str(file), found, phi, sampling.shape[0] if sampling else None)
     orders = []
     if sampling is not None and (laboratory.shape or laboratory.positions):
         orders = _orders(file, laboratory, sampling, model)
@@ -68,7 +76,8 @@ def inspect(
     if as_json:
         listed = [_order_facts(one) for one in orders]
         facts = {name: asdict(content) for name, content in found.items()}
-        say_json({"file": str(file), "arrays": facts, "orders": listed, "next": advice})
+        told = {"file": str(file), "arrays": facts, "orders": listed, "next": advice}
+        say_json(told if seen is None else {**told, "kspace": seen})
         return
     say_table(
         ["array", "shape", "type", "range", "as Φ"],

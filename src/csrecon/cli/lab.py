@@ -10,6 +10,8 @@ import typer
 from csrecon.errors import UsageError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from csrecon.sensing.lab import Arrangement
     from csrecon.sensing.measurement import Measurement
     from csrecon.sensing.operators import Phi
@@ -44,6 +46,13 @@ class LabOptions:
     mask: Annotated[
         str | None,
         _option("The mask of Fourier sampling, if the file does not contain it.", "FILE[:NAME]"),
+    ] = None
+    sensitivities: Annotated[
+        str | None,
+        _option(
+            "Sensitivity maps (coils, H, W), complex, if the file does not contain them.",
+            "FILE[:NAME]",
+        ),
     ] = None
     seed: Annotated[
         int | None, _option("Instead of --phi: the seed of csrecon's gaussian Φ.", least=0)
@@ -88,7 +97,7 @@ class LabOptions:
         float, _option("Standard deviation of the noise on a value, if known.", least=0)
     ] = 0.0
 
-    _KNOWN = ("phi", "replace_phi", "mask", "seed", "shape", "block")
+    _KNOWN = ("phi", "replace_phi", "mask", "sensitivities", "seed", "shape", "block")
 
     def foreign(self) -> bool:
         """Whether an option was given that a file of csrecon never needs."""
@@ -124,11 +133,23 @@ class LabOptions:
 
         return native.read_phi(*arrays.split_name(self.phi)) if self.phi else None
 
+    def _named(self) -> tuple[str | None, ...]:
+        return self.phi, self.mask, self.sensitivities
+
+    def maps(self) -> "NDArray[Any] | None":
+        """The maps of --sensitivities."""
+        from csrecon.io import arrays
+
+        if self.sensitivities is None:
+            return None
+        path, name = arrays.split_name(self.sensitivities)
+        return arrays.pick(path, name, "--sensitivities FILE:NAME", likely="sensitivity_maps")
+
     def inputs(self) -> list[Path]:
         """The files that these options name."""
         from csrecon.io import arrays
 
-        named = [arrays.split_name(text)[0] for text in (self.phi, self.mask) if text]
+        named = [arrays.split_name(text)[0] for text in self._named() if text]
         return [*named, *([self.positions] if self.positions else []), *(self.calibrate or ())]
 
 
@@ -181,7 +202,7 @@ def load(source: Path, options: LabOptions, phi: "Phi | None", nominal: bool = F
     if own and not options.foreign():
         mask = arrays.pick(*arrays.split_name(options.mask)) if options.mask else None
         replaced = nominal or options.replace_phi
-        given = native.Given(phi, mask, options.seed, shape, block, replaced)
+        given = native.Given(phi, mask, options.seed, shape, block, replaced, options.maps())
         return Loaded(native.load(source, given), {})
     if own and native.describes_itself(source):
         raise UsageError(

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from csrecon import _default
-from csrecon.cli import batch, lab, parse, solver, torchrun, trust
+from csrecon.cli import batch, lab, mri, parse, solver, torchrun, trust
 from csrecon.cli.command import Device, Json, Overwrite, Precision, Tile, progress, say, say_json
 from csrecon.errors import UsageError
 
 _NATIVE = lab.LabOptions()
+_DETECTED = mri.ScanOptions()
 _UNCHECKED = trust.TrustOptions()
 _COLD = solver.SolverOptions()
 _AT_ONCE = 64  # files per batch: none is written before all are reconstructed
@@ -65,6 +66,7 @@ def reconstruct(
         int, typer.Option(help="Turn the image clockwise: 90, 180 or 270 degrees.")
     ] = 0,
     laboratory: lab.LabOptions = _NATIVE,
+    scan: mri.ScanOptions = _DETECTED,
     trusted: trust.TrustOptions = _UNCHECKED,
     solving: solver.SolverOptions = _COLD,
     device: Device = "auto",
@@ -92,6 +94,7 @@ def reconstruct(
         csrecon reconstruct noisy.png --model denoise:with=nlm
         csrecon reconstruct lab.npy --phi phi.npy --shape 480x288 -o lab.tif
         csrecon reconstruct lab.mat --var y --phi lab.mat:phi --shape 480x288 --pixel-order F
+        csrecon reconstruct kspace.h5 --model tv -o slices/
         csrecon reconstruct measurements/ -o images/
         torchrun --nproc-per-node 8 -m csrecon reconstruct measurements/ -o images/
     """
@@ -117,6 +120,9 @@ def reconstruct(
     )
     for task in tasks:
         images.check_suffix(task.target)
+    scans = mri.Scans(scan, laboratory)
+    tasks = scans.by_slice(tasks)
+    many = many or len(tasks) > 1
     solving.check(many, trusted.wanted)
     named = [path for path in (ref, solving.init) if path]
     given = [*sources, *laboratory.inputs(), *named, Path(model)]
@@ -134,6 +140,7 @@ def reconstruct(
             parse.ipl(ipl),
             execution.choose(chosen, precision, tile),
             laboratory,
+            scans,
             laboratory.sampling(),
             trusted,
             solving,
@@ -188,7 +195,7 @@ class _Work:
 
     Attributes:
         model, counts, setup: the network, its IPL, and how it runs.
-        laboratory, matrix: the options of lab measurements, and their Φ.
+        laboratory, scans, matrix: the options of lab measurements, their k-space, and their Φ.
         trusted: whether and how the error is estimated.
         solving: how a classical solver begins and ends.
         originals: where the originals are.
@@ -201,6 +208,7 @@ class _Work:
     counts: "int | tuple[int, ...] | None"
     setup: "Setup"
     laboratory: lab.LabOptions
+    scans: mri.Scans
     matrix: "Phi | None"
     trusted: trust.TrustOptions
     solving: solver.SolverOptions
@@ -241,18 +249,21 @@ class _Work:
         files.refuse_existing(task.target, overwrite=self.overwrite)
         if not self.named:
             images.refuse_other(task.target)
-        if self.denoises and task.source.suffix.lower() in images.SUFFIXES:
+        label = task.source if task.part is None else task.target
+        if task.part is not None:
+            loaded = self.scans.load(task)
+        elif self.denoises and task.source.suffix.lower() in images.SUFFIXES:
             loaded = lab.noisy(task.source)
         else:
             loaded = lab.load(task.source, self.laboratory, self.matrix)
         original = None
         if self.originals is not None:
-            reference = self.originals.of(task.source.stem)
+            reference = self.originals.of(label.stem)
             files.refuse_inputs([task.target], [reference])
             height, width = loaded.measurement.operator.image_shape
             shape = (width, height) if self.rotate % 180 else (height, width)
             original = references.read(reference, loaded.measurement.format.color, shape)
-        return _Input(task.source.name, loaded.measurement, loaded.correction, original)
+        return _Input(label.name, loaded.measurement, loaded.correction, original)
 
     @staticmethod
     def batch_key(one: _Input) -> Hashable | None:

@@ -5,9 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from csrecon.cli import batch
+from csrecon.cli import batch, mri
 from csrecon.cli.command import Color, Json, Kind, Overwrite, Seed, say, say_json
 from csrecon.errors import UsageError, nearest
+
+_SINGLE = mri.SampleOptions()
 
 
 def sample(
@@ -33,11 +35,12 @@ def sample(
     mask: Annotated[
         str | None,
         typer.Option(
-            help="For --kind fourier: random2d, random1d, or a file of 0 and 1 (zero frequency in "
-            "the corner), which is packed: y.npz.",
+            help="For --kind fourier: random2d, random1d, radial, poisson, equispaced, or a file "
+            "of 0 and 1 (zero frequency in the corner), which is packed: y.npz.",
             metavar="MASK",
         ),
     ] = None,
+    coils: mri.SampleOptions = _SINGLE,
     seed: Seed = 0,
     block: Annotated[
         int | None,
@@ -74,17 +77,20 @@ def sample(
         csrecon sample img.png --phi phi.npy --pack npz
         csrecon sample img.png --ratio 0.25 --kind hadamard --block 64
         csrecon sample img.png --ratio 0.25 --kind fourier
+        csrecon sample img.png --kind fourier --mask equispaced --acceleration 4 --coils 8 --phase
+        csrecon sample head.nii.gz --slices 60:100:10 --kind fourier --ratio 0.2 -o slices/
         csrecon sample img.png --kind identity --noise-sigma 0.1
     """
     import csrecon
     from csrecon.io import arrays, files
     from csrecon.io import images as pictures
     from csrecon.sensing import beside, native
-    from csrecon.sensing.operators.fourier import MASKS
+    from csrecon.sensing.operators.masks import MASKS
     from csrecon.zoo import datasets, store
 
     if pack not in (None, "npy", "npz"):
         raise UsageError(f"--pack {pack!r}: expected npy or npz.")
+    ratio = coils.ratio(ratio)
     if ratio is None and m is None and phi is None and mask is None and kind != "identity":
         raise UsageError("give the sampling: --ratio 0.1, --m 109, or --phi FILE.")
     planes = pictures.check_color(color)
@@ -97,6 +103,8 @@ def sample(
             raise UsageError(f"--mask {mask}: {nearest(mask, MASKS)} Or give a file.")
         frequencies = arrays.pick(masks, name, "--mask FILE:NAME", likely="mask")
         pack = pack or "npz"
+    if coils.sensitivities is not None:
+        pack = pack or "npz"
     if phi_of is not None:
         pack = pack or "npz"
         if ratio is None or matrix is not None:
@@ -105,17 +113,19 @@ def sample(
         if matrix is None:
             raise UsageError(f"--phi-of {phi_of}: this model works with any Φ; leave it out.")
     sources, many = batch.expand(images, datasets.list_images)
-    tasks = batch.plan(
-        sources,
-        many,
-        output,
-        f".{pack or 'npy'}",
-        lambda source: None if many else Path(f"y.{pack or 'npy'}"),
-        native.outputs,
-        overwrite,
+    tasks = coils.by_slice(
+        batch.plan(
+            sources,
+            many,
+            output,
+            f".{pack or 'npy'}",
+            lambda source: None if many else Path(f"y.{pack or 'npy'}"),
+            native.outputs,
+            overwrite,
+        )
     )
 
-    given = [*sources, *([phi] if phi else []), *([masks] if masks else [])]
+    given = [*sources, *([phi] if phi else []), *([masks] if masks else []), *coils.inputs()]
     files.refuse_inputs(
         (path for task in tasks for path in native.outputs(task.target)),
         beside.with_sidecars(given),
@@ -123,12 +133,12 @@ def sample(
     if pack and any(task.target.suffix.lower() != f".{pack}" for task in tasks):
         raise UsageError(f"--pack {pack} and -o {output} contradict each other.")
 
-    named = output is not None and Path(output) == tasks[0].target
+    named, fourier = output is not None and Path(output) == tasks[0].target, coils.fourier()
 
     def work(task: batch.Task) -> dict[str, Any]:
         if overwrite and not named:
             native.refuse_other(task.target)
-        picture = pictures.read(task.source, planes)
+        picture = coils.picture(task, planes, seed)
         measured = csrecon.sample(
             picture,
             ratio,
@@ -137,6 +147,7 @@ def sample(
             seed=seed,
             kind=kind,
             mask=frequencies,
+            fourier=fourier,
             block=block,
             noise_sigma=noise_sigma,
             photons=photons,

@@ -1,4 +1,4 @@
-"""Numeric arrays from common lab file formats: .npy, .npz, .mat, .h5 and .csv.
+"""Numeric arrays from common lab file formats: .npy, .npz, .mat, .h5, .cfl and .csv.
 
 Every reader returns the real numeric arrays of a file by name. Nothing is unpickled, no link to
 another file is followed, and declared sizes are checked before memory is allocated, over all arrays
@@ -8,6 +8,7 @@ that are read.
 import io
 import itertools
 import logging
+import math
 import os
 import re
 import signal
@@ -41,6 +42,7 @@ _NAMED = 20  # arrays in a message
 _HEADER = 1000  # fields of a first line that may be names of columns
 _COMPARED = 10**6  # numbers whose decimal marks are compared
 _COUNTED = 4  # columns from which on a line 0,1,2,… is no measurement
+_LONGEST_HEADER, _BART_AXES = 2**16, 16  # of BART's files
 _PATIENCE = 5  # how much longer a reader may wait for its disk than it may compute
 
 
@@ -156,12 +158,36 @@ def _is_number(text: str) -> bool:
     return True
 
 
+def _cfl(path: Path, only: str | None) -> Arrays:
+    """The array of BART's .cfl, complex64 in Fortran order, whose .hdr beside it has the shape."""
+    if only not in (None, path.stem):
+        return {}
+    header = path.with_suffix(".hdr")
+    require_file(header)
+    with reading(header), header.open("rb") as stream:
+        text = stream.read(_LONGEST_HEADER).decode("ascii", "replace")
+    lines = [line.strip() for line in text.partition("# Dimensions")[2].splitlines()]
+    named = next((line.split() for line in lines if line), [])
+    if not named or not all(word.isdecimal() and 0 < int(word) < 2**40 for word in named):
+        raise InputError(f"{header}: no header of BART: no line of sizes after `# Dimensions`.")
+    shape = tuple(int(word) for word in named)
+    stored = path.stat().st_size
+    if len(shape) > _BART_AXES or 8 * math.prod(shape) != stored:
+        raise InputError(
+            f"{path}: {stored} bytes, and {header.name} promises shape {shape} of complex64 "
+            f"({8 * math.prod(shape)} bytes). One of the two is truncated or of another scan."
+        )
+    with reading(path):
+        return {path.stem: np.fromfile(path, "<c8").reshape(shape, order="F")}
+
+
 READERS: dict[str, Callable[[Path, str | None], Arrays]] = {
     ".npy": _npy,
     ".npz": read_npz,
     ".mat": _apart,
     ".h5": _apart,
     ".hdf5": _apart,
+    ".cfl": _cfl,
     ".csv": _csv,
     ".txt": _csv,
 }
@@ -198,6 +224,15 @@ def nested(path: Path) -> Arrays:
     """
     require_file(path)
     return _apart(path, None, cells=True)
+
+
+def find(path: Path, name: str) -> NDArray[Any] | None:
+    """The array of this name; None if there is none.
+
+    Raises:
+        InputError: as in `read`.
+    """
+    return _read(path, name).get(name)
 
 
 def pick(

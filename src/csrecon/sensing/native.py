@@ -317,6 +317,7 @@ class Given:
         seed, shape, block: for bare values, as in `from_values`; not allowed with a sidecar, which
             has its own.
         nominal: `phi` is the nominal Φ of blocks, and need not be the recorded one.
+        sensitivities: the maps of the coils of Fourier sampling, like `mask`.
     """
 
     phi: Phi | None = None
@@ -325,6 +326,13 @@ class Given:
     shape: tuple[int, int] | None = None
     block: tuple[int, int] | None = None
     nominal: bool = False
+    sensitivities: NDArray[Any] | None = None
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays of the operator that are given, by the names that a .npz stores them under."""
+        phi = None if self.phi is None else self.phi.matrix
+        named = {"phi": phi, "mask": self.mask, "sensitivities": self.sensitivities}
+        return {name: array for name, array in named.items() if array is not None}
 
 
 _NOTHING_GIVEN = Given()
@@ -355,10 +363,7 @@ def load(path: Path, given: Given = _NOTHING_GIVEN) -> Measurement:
                 f"{path}: carries its own metadata; leave out --seed, --shape and --block, or "
                 "remove the sidecar to give them yourself."
             )
-        if given.phi is not None:
-            stored["phi"] = given.phi.matrix
-        if given.mask is not None:
-            stored["mask"] = given.mask
+        stored |= given.arrays()
         facts = sidecar.parse(metadata, str(path))
         if given.nominal and given.phi is not None and isinstance(facts.operator, BlockSpec):
             spec = facts.operator.model_copy(update={"phi": given.phi.facts()})

@@ -47,6 +47,22 @@ def check_extent(pixels: int, values: int) -> None:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class FourierOptions:
+    """Further options of Fourier sampling.
+
+    Attributes:
+        center: what a mask always has at the lowest frequencies (see masks.draw).
+        coils: number of simulated coils round the field of view; None for a single channel of
+            constant sensitivity.
+        sensitivities: given maps (coils, H, W), complex, instead.
+    """
+
+    center: float | None = None
+    coils: int | None = None
+    sensitivities: NDArray[Any] | None = None
+
+
 @dataclass(frozen=True)
 class SamplingOptions:
     """How to measure; the kind of operator determines which options apply.
@@ -59,6 +75,7 @@ class SamplingOptions:
         mask: which frequencies are measured, (H, W) or the name of a kind of mask.
         seed: of everything that is drawn at random.
         block: (bh, bw) in pixels.
+        fourier: further options of Fourier sampling.
     """
 
     kind: str = "gaussian"
@@ -68,6 +85,7 @@ class SamplingOptions:
     mask: NDArray[Any] | str | None = None
     seed: int = 0
     block: tuple[int, int] | None = None
+    fourier: FourierOptions | None = None
 
     def refuse(self, *names: str) -> None:
         """Raise UsageError for options that this kind of operator does not take."""

@@ -364,7 +364,7 @@ class BlockSpec(OperatorSpec):
     @classmethod
     def make(cls, domain: Domain, options: SamplingOptions) -> BlockOperator:
         """A block operator with a given Φ, or with Φ generated from its kind and seed."""
-        options.refuse("mask")
+        options.refuse("mask", "fourier")
         if domain[0] != 1:
             raise InputError(
                 "a complex image cannot be measured in blocks: use --kind fourier, or measure its "

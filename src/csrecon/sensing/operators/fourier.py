@@ -7,7 +7,7 @@ are both measured counts twice.
 
 import logging
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -16,63 +16,19 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from csrecon.errors import InputError, UsageError, nearest
+from csrecon.errors import InputError, UsageError
 from csrecon.io.files import sha256
 from csrecon.sensing.operators.base import (
     Domain,
+    FourierOptions,
     LinearOperator,
     OperatorSpec,
     SamplingOptions,
     check_extent,
 )
+from csrecon.sensing.operators.masks import Mask, Origin, draw
 
 log = logging.getLogger(__name__)
-
-_CENTRE = 0.1  # share of the samples at the lowest frequencies, which are always measured
-_DECAY = 3.0  # exponent of the sampling density over the distance from zero frequency
-
-Mask = NDArray[np.bool_]
-
-
-def _lowest_first(distance: NDArray[np.float64], count: int, seed: int) -> NDArray[np.int64]:
-    """Indices of `count` samples: the nearest, and others of a density falling with distance."""
-    flat = distance.ravel()
-    nearest_ones = np.argsort(flat, kind="stable")[: max(1, round(_CENTRE * count))]
-    raw = np.random.PCG64(seed).random_raw(flat.size)
-    uniform = ((raw >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
-    # Exponential clocks: the first `count` to ring are a weighted sample without replacement.
-    clock = -np.log(uniform) / (1 - flat / flat.max() * 0.999) ** _DECAY if flat.max() else uniform
-    clock[nearest_ones] = -1
-    return np.argsort(clock, kind="stable")[:count]
-
-
-def _frequencies(side: int) -> NDArray[np.float64]:
-    """Absolute frequencies 0..1 of an axis, zero first."""
-    return np.asarray(np.abs(np.fft.fftfreq(side)) * 2)
-
-
-def random2d(shape: tuple[int, int], ratio: float, seed: int) -> Mask:
-    """Variable-density mask of single frequencies."""
-    down, across = (_frequencies(side) for side in shape)
-    distance = np.sqrt((down[:, None] ** 2 + across**2) / 2)
-    mask = np.zeros(distance.size, bool)
-    mask[_lowest_first(distance, max(1, round(ratio * distance.size)), seed)] = True
-    return mask.reshape(shape)
-
-
-def random1d(shape: tuple[int, int], ratio: float, seed: int) -> Mask:
-    """Variable-density mask of whole lines (rows of k-space)."""
-    lines = _lowest_first(_frequencies(shape[0]), max(1, round(ratio * shape[0])), seed)
-    mask = np.zeros(shape, bool)
-    mask[lines] = True
-    return mask
-
-
-MASKS: dict[str, Callable[[tuple[int, int], float, int], Mask]] = {
-    "random2d": random2d,
-    "random1d": random1d,
-}
-"""Kind of mask -> function of (shape, ratio, seed)."""
 
 
 def _full(values: Tensor) -> Tensor:
@@ -86,7 +42,7 @@ class FourierOperator(LinearOperator):
     Args:
         mask: (H, W) bool, zero frequency in the corner; the order of y is row by row.
         channels: 1 for real images, 2 for complex ones.
-        origin: kind, ratio and seed of a generated mask; None for a given one.
+        origin: what generated the mask; None for a given one.
 
     Raises:
         InputError: an empty mask.
@@ -95,9 +51,7 @@ class FourierOperator(LinearOperator):
     complex_data = True
     index: Tensor
 
-    def __init__(
-        self, mask: Mask, channels: int = 1, origin: tuple[str, float, int] | None = None
-    ) -> None:
+    def __init__(self, mask: Mask, channels: int = 1, origin: Origin | None = None) -> None:
         super().__init__((channels, *mask.shape))
         if mask.ndim != 2 or not mask.any():
             raise InputError(
@@ -161,12 +115,9 @@ class FourierOperator(LinearOperator):
 
     def spec(self) -> "FourierSpec":
         """The identity of the mask."""
-        kind, ratio, seed = self.origin or ("given", None, None)
-        return FourierSpec(
-            mask=MaskFacts(
-                kind=kind, ratio=ratio, seed=seed, count=len(self.index), sha256=_digest(self.mask)
-            )
-        )
+        origin = self.origin._asdict() if self.origin else {"kind": "given"}
+        facts = MaskFacts(count=len(self.index), sha256=_digest(self.mask), **origin)
+        return FourierSpec(mask=facts)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The mask, as uint8 of 0 and 1."""
@@ -183,10 +134,18 @@ class MaskFacts(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: str
-    ratio: float | None = Field(gt=0, le=1)
-    seed: int | None = Field(ge=0)
+    ratio: float | None = Field(None, gt=0, le=1)
+    seed: int | None = Field(None, ge=0)
+    center: float | None = Field(None, gt=0)
     count: int = Field(ge=1)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+    @property
+    def origin(self) -> Origin | None:
+        """What generated the mask; None for a given one."""
+        if self.seed is None or self.ratio is None:
+            return None
+        return Origin(self.kind, self.ratio, self.seed, self.center)
 
 
 class FourierSpec(OperatorSpec):
@@ -207,16 +166,15 @@ class FourierSpec(OperatorSpec):
             UsageError: the mask is neither stored nor given.
         """
         facts, shape = self.mask, (domain[1], domain[2])
-        origin = None
         if "mask" in arrays:
             mask = as_mask(arrays["mask"], shape)
-        elif facts.seed is None or facts.ratio is None:
+        elif facts.origin is None:
             raise UsageError(
                 f"was measured with a given mask (digest {facts.sha256[:12]}…), which is not "
                 "stored here. Pass it with --mask FILE."
             )
         else:
-            mask = _drawn(facts.kind, shape, facts.ratio, facts.seed)
+            mask = draw(shape, facts.origin)
         if _digest(mask) != facts.sha256:
             raise InputError(
                 f"wrong mask: its digest is {_digest(mask)[:12]}…, and y was measured with "
@@ -224,17 +182,17 @@ class FourierSpec(OperatorSpec):
             )
         if (count := int(mask.sum())) != facts.count:
             raise InputError(f"{facts.count} frequencies are recorded, and the mask has {count}.")
-        if facts.seed is not None and facts.ratio is not None:
-            origin = facts.kind, facts.ratio, facts.seed
-        return FourierOperator(mask, domain[0], origin)
+        return FourierOperator(mask, domain[0], facts.origin)
 
     @classmethod
     def make(cls, domain: Domain, options: SamplingOptions) -> FourierOperator:
         """A Fourier operator with a given mask, or one generated from a ratio and a seed."""
         options.refuse("m", "phi", "block")
-        shape = domain[1], domain[2]
+        shape, extra = (domain[1], domain[2]), options.fourier or FourierOptions()
         if isinstance(options.mask, np.ndarray):
             options.refuse("ratio")
+            if extra.center is not None:
+                raise UsageError("center: a given mask has its own; leave it out.")
             given = FourierOperator(as_mask(options.mask, shape), domain[0])
             check_extent(given.mask.size, len(given.index))
             return given
@@ -242,9 +200,11 @@ class FourierSpec(OperatorSpec):
         if ratio is None or not (math.isfinite(ratio) and 0 < ratio <= 1):
             raise UsageError(f"ratio {ratio}: kind 'fourier' needs a number in (0, 1], or a mask.")
         check_extent(shape[0] * shape[1], max(1, round(ratio * shape[0] * shape[1])))
-        kind = options.mask or "random2d"
-        mask = _drawn(kind, shape, ratio, options.seed)
-        return FourierOperator(mask, domain[0], (kind, ratio, options.seed))
+        origin = Origin(options.mask or "random2d", ratio, options.seed, extra.center)
+        made = FourierOperator(draw(shape, origin), domain[0], origin)
+        if round(made.ratio, 3) != round(ratio, 3):
+            log.info("%s mask: m/n = %.4f is the nearest to %g.", origin.kind, made.ratio, ratio)
+        return made
 
 
 def as_mask(values: NDArray[Any], shape: tuple[int, int]) -> Mask:
@@ -262,11 +222,3 @@ def as_mask(values: NDArray[Any], shape: tuple[int, int]) -> Mask:
     if not values.any():
         raise InputError("mask: selects no frequency.")
     return np.asarray(values != 0)
-
-
-def _drawn(kind: str, shape: tuple[int, int], ratio: float, seed: int) -> Mask:
-    if kind not in MASKS:
-        raise UsageError(f"kind of mask {kind!r}: {nearest(kind, MASKS)}")
-    if seed < 0:
-        raise UsageError(f"seed {seed}: expected a non-negative integer.")
-    return MASKS[kind](shape, ratio, seed)

@@ -71,5 +71,5 @@ class IdentitySpec(OperatorSpec):
         """The identity; the only option it accepts is a ratio of 1."""
         if options.ratio != 1:
             options.refuse("ratio")
-        options.refuse("m", "phi", "mask", "block")
+        options.refuse("m", "phi", "mask", "block", "fourier")
         return IdentityOperator(domain)

@@ -20,10 +20,12 @@ from csrecon.reconstructors.unfolding import Unfolding
 from csrecon.runtime import execution
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.operators import FourierOperator
-from csrecon.sensing.operators.fourier import MASKS
+from csrecon.sensing.operators.masks import MASKS, Origin
+from csrecon.sensing.operators.masks import draw as draw_mask
 from csrecon.training import slices
 from csrecon.training.tasks.base import Scores, TaskOptions, drawn_noise, validated_ipls
 
+_MASKS = ("random2d", "random1d", "radial", "equispaced")
 _VALIDATED_RATIOS = (0.1, 0.3, 0.5)
 _VALIDATION_SEED = 2**31
 _VALIDATED_SLICES, _VALIDATED_SIDE = 2, 176  # of a volume, and what is used of their middle
@@ -35,7 +37,8 @@ class MriOptions(TaskOptions):
     """The task `mri`.
 
     Attributes:
-        masks: kinds of masks; one is drawn per step.
+        masks: kinds of masks; one is drawn per step. Poisson discs take long to draw, so they are
+            left out unless they are named.
         ratios: smallest and largest m/n; the logarithm of a step's ratio is uniform between theirs.
         noise: largest standard deviation σ of Gaussian noise on y; a step draws σ = noise · u²,
             u uniform.
@@ -43,7 +46,7 @@ class MriOptions(TaskOptions):
     """
 
     name: Literal["mri"] = "mri"
-    masks: tuple[str, ...] = Field(default=tuple(MASKS), min_length=1, max_length=1000)
+    masks: tuple[str, ...] = Field(default=_MASKS, min_length=1, max_length=1000)
     ratios: tuple[_Ratio, _Ratio] = (0.05, 0.5)
     noise: float = Field(default=0.0, ge=0, le=1000)
     noiseless: float = Field(default=0.75, ge=0, le=1)
@@ -75,7 +78,8 @@ class MaskCamera:
 
     def __call__(self, x: Tensor, draw: torch.Generator) -> Measurement:
         """Measure (B, 1, H, W)."""
-        mask = MASKS[self.kind]((x.shape[-2], x.shape[-1]), self.ratio, self.seed)
+        origin = Origin(self.kind, self.ratio, self.seed)
+        mask = draw_mask((x.shape[-2], x.shape[-1]), origin)
         operator = FourierOperator(mask).to(x.device)
         y = operator(x)
         if self.sigma:

@@ -1,0 +1,114 @@
+"""Faults of k-space, masks and coils."""
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.faults.checks import refused
+from tests.test_cli import run
+from tests.test_kspace import SHAPE, measured
+
+ASKED = ("--model", "tv:iterations=2", "-o", "x.png")
+
+
+@pytest.fixture
+def scan():
+    """K-space of one slice and four coils."""
+    values, _ = measured(1)
+    return values[0]
+
+
+def test_f160(scan):
+    """A mask of another shape than the image or the k-space
+    exit 3; both shapes"""
+    Image.fromarray(np.zeros((8, 9), np.uint8)).save("img.png")
+    np.save("mask.npy", np.ones((9, 8)))
+    refused(3, "sample", "img.png", "--kind", "fourier", "--mask", "mask.npy", message="(8, 9)")
+    np.save("k.npy", scan)
+    refused(3, "reconstruct", "k.npy", "--mask", "mask.npy", *ASKED, message="(9, 8)")
+
+
+def test_f161(scan):
+    """K-space whose energy is not where --centered says, or nowhere
+    a warning, and what is said holds; exit 3 if nothing is said and no place has it"""
+    np.save("k.npy", scan[:1])
+    result = run("reconstruct", "k.npy", "--no-centered", *ASKED)
+    assert "most of the energy is in the middle" in " ".join(result.stderr.split())
+    noise = np.random.default_rng(0).standard_normal((2, 1, *SHAPE))
+    np.save("noise.npy", noise[0] + 1j * noise[1])
+    refused(3, "reconstruct", "noise.npy", *ASKED[:-1], "n.png", message="--no-centered")
+
+
+def test_f162(scan):
+    """Several coils without maps and without a calibration region
+    exit 3; how large it is, and --sensitivities"""
+    scan[:, :, 19:22:2] = 0
+    np.save("k.npy", scan)
+    refused(3, "reconstruct", "k.npy", *ASKED, message="no calibration region")
+    assert "--sensitivities FILE" in run("inspect", "k.npy").stdout
+
+
+def test_f163(scan):
+    """Coils that disagree: a dead one, or more of them in the maps than in the k-space
+    exit 3; which coil, or both numbers"""
+    dead = scan.copy()
+    dead[2] = 0
+    np.save("dead.npy", dead)
+    refused(3, "reconstruct", "dead.npy", *ASKED, message="coil 2 of slice 0")
+    with h5py.File("k.h5", "w") as file:
+        file["kspace"] = scan[None]
+        file["sensitivity_maps"] = np.ones((5, *SHAPE), np.complex64)
+    refused(3, "reconstruct", "k.h5", *ASKED, message="4 coils in the k-space, and 5")
+
+
+def test_f164(scan):
+    """Lines of k-space that are NaN
+    exit 3; how many lines, and where the first is"""
+    scan[1, :, 4] = np.nan
+    np.save("k.npy", scan)
+    refused(3, "reconstruct", "k.npy", *ASKED, message="slice 0, coil 1, row 0, column 4")
+    refused(3, "inspect", "k.npy", message="in 48 rows and 1 columns")
+
+
+@pytest.mark.parametrize("mask", ["random1d", "equispaced", "random2d", "poisson", "radial"])
+def test_f165(mask):
+    """A centre of the mask that alone exceeds the ratio, or --ratio beside --acceleration
+    exit 2; how many lines or frequencies the centre has"""
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save("img.png")
+    asked = ("sample", "img.png", "--kind", "fourier", "--mask", mask)
+    refused(2, *asked, "--ratio", 0.2, "--center", 0.5, message="at the centre alone")
+    refused(2, *asked, "--ratio", 0.2, "--acceleration", 5, message="give one of them")
+
+
+def test_f166(scan):
+    """A real array where k-space or sensitivities need complex numbers
+    exit 3; nothing is cast"""
+    with h5py.File("k.h5", "w") as file:
+        file["kspace"] = scan.real
+    refused(3, "reconstruct", "k.h5", *ASKED, message="complex numbers are needed")
+    np.save("maps.npy", np.ones((4, *SHAPE)))
+    np.save("k.npy", scan)
+    asked = ("reconstruct", "k.npy", "--sensitivities", "maps.npy")
+    refused(3, *asked, *ASKED, message="expected complex numbers")
+    Image.fromarray(np.zeros(SHAPE, np.uint8)).save("img.png")
+    asked = ("sample", "img.png", "--kind", "fourier", "--ratio", 0.3)
+    refused(3, *asked, "--sensitivities", "maps.npy", message="expected complex numbers")
+
+
+def test_f167(scan):
+    """A .cfl whose .hdr is missing, damaged, or of another scan
+    exit 3; both sizes"""
+    scan.ravel(order="F").tofile("k.cfl")
+    refused(3, "reconstruct", "k.cfl", *ASKED, message="k.hdr: no such file")
+    with open("k.hdr", "w", encoding="ascii") as file:  # noqa: PTH123
+        file.write("# Dimensions\n48 40 1 5\n")
+    refused(3, "reconstruct", "k.cfl", *ASKED, message="(48, 40, 1, 5)")
+
+
+def test_f168(scan):
+    """Letters of --axes that do not name the axes of the array
+    exit 2; the letters and the shape"""
+    np.save("k.npy", scan)
+    for axes in ("scyx", "cyy", "abc", "c"):
+        refused(2, "reconstruct", "k.npy", "--axes", axes, *ASKED, message="one letter per axis")
