@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from csrecon.errors import InputError
-from csrecon.io import images
+from csrecon.io import images, volumes
 from csrecon.training import slices
 from csrecon.training.recipe import DataOptions
 
@@ -95,7 +95,7 @@ class Patches:
 
 def _planes(path: Path) -> list[NDArray[np.uint8]]:
     """The luma of an image, or the slices of a volume."""
-    if slices.is_volume(path):
+    if volumes.is_volume(path):
         return slices.training(path)
     plane = images.read(path).planes[0, 0].numpy()
     return [np.round(plane * 255).astype(np.uint8)]

@@ -9,9 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from csrecon.errors import InputError, UsageError
-
-SUFFIXES = (".nii", ".gz")
+from csrecon.io import volumes
 
 _SLAB = (0.62, 0.75)  # of the height
 _BRIGHT = 99.9  # percentile that becomes white
@@ -19,11 +17,6 @@ _LEAST = 0.1  # share of the pixels of a slice that are tissue
 _TISSUE = 0.1  # of white
 
 Plane = NDArray[np.uint8]
-
-
-def is_volume(path: Path) -> bool:
-    """Whether a file is a volume by its name."""
-    return path.suffix.lower() in SUFFIXES
 
 
 def training(path: Path) -> list[Plane]:
@@ -63,21 +56,8 @@ def _is_full(plane: Plane) -> bool:
 
 def _volume(path: Path) -> Plane:
     """A volume as 8-bit gray, axes to the right, to the front and up; the brightest are white."""
-    try:
-        import nibabel  # noqa: PLC0415 - an extra
-        from nibabel.filebasedimages import ImageFileError  # noqa: PLC0415
-    except ImportError as error:
-        raise UsageError(
-            f"{path}: volumes are read with nibabel; pip install 'csrecon[mri]'."
-        ) from error
-    try:
-        image = nibabel.as_closest_canonical(nibabel.load(path))  # type: ignore[no-untyped-call]
-        values = np.asarray(image.dataobj, dtype=np.float32)
-    except (ImageFileError, OSError, EOFError, ValueError) as error:
-        raise InputError(f"{path}: not a NIfTI volume that can be read ({error}).") from error
-    if values.ndim != 3 or not np.isfinite(values).all():
-        raise InputError(f"{path}: shape {values.shape}: expected one volume of finite values.")
-    values -= values.min()
+    values = volumes.canonical(path)
+    values = values - values.min()
     white = max(float(np.percentile(values, _BRIGHT)), 1e-12)
     gray: Plane = np.round(255 * np.clip(values / white, 0, 1)).astype(np.uint8)
     return gray
