@@ -151,7 +151,7 @@ def test_a_card_without_weights_says_so(mine):
     line = presets.Line(label="Mine", ipl=3, ours="mine")
     table = presets.preset("table1").model_copy(update={"lines": (line,)})
     reasons = [result.reason for result in presets.run(table, None, "paper")]
-    assert reasons == ["not trained yet"]
+    assert reasons == ["no weights were released", "not trained yet"]
 
 
 def test_a_checkpoint_that_wants_to_run_code_is_refused(server, mine, tmp_path):

@@ -19,7 +19,7 @@ def scan():
     return values[0]
 
 
-def test_f160(scan):
+def test_f155(scan):
     """A mask of another shape than the image or the k-space
     exit 3; both shapes"""
     Image.fromarray(np.zeros((8, 9), np.uint8)).save("img.png")
@@ -29,7 +29,7 @@ def test_f160(scan):
     refused(3, "reconstruct", "k.npy", "--mask", "mask.npy", *ASKED, message="(9, 8)")
 
 
-def test_f161(scan):
+def test_f156(scan):
     """K-space whose energy is not where --centered says, or nowhere
     a warning, and what is said holds; exit 3 if nothing is said and no place has it"""
     np.save("k.npy", scan[:1])
@@ -40,7 +40,7 @@ def test_f161(scan):
     refused(3, "reconstruct", "noise.npy", *ASKED[:-1], "n.png", message="--no-centered")
 
 
-def test_f162(scan):
+def test_f157(scan):
     """Several coils without maps and without a calibration region
     exit 3; how large it is, and --sensitivities"""
     scan[:, :, 19:22:2] = 0
@@ -49,7 +49,7 @@ def test_f162(scan):
     assert "--sensitivities FILE" in run("inspect", "k.npy").stdout
 
 
-def test_f163(scan):
+def test_f158(scan):
     """Coils that disagree: a dead one, or more of them in the maps than in the k-space
     exit 3; which coil, or both numbers"""
     dead = scan.copy()
@@ -62,7 +62,7 @@ def test_f163(scan):
     refused(3, "reconstruct", "k.h5", *ASKED, message="4 coils in the k-space, and 5")
 
 
-def test_f164(scan):
+def test_f159(scan):
     """Lines of k-space that are NaN
     exit 3; how many lines, and where the first is"""
     scan[1, :, 4] = np.nan
@@ -72,7 +72,7 @@ def test_f164(scan):
 
 
 @pytest.mark.parametrize("mask", ["random1d", "equispaced", "random2d", "poisson", "radial"])
-def test_f165(mask):
+def test_f160(mask):
     """A centre of the mask that alone exceeds the ratio, or --ratio beside --acceleration
     exit 2; how many lines or frequencies the centre has"""
     Image.fromarray(np.zeros((32, 32), np.uint8)).save("img.png")
@@ -81,7 +81,7 @@ def test_f165(mask):
     refused(2, *asked, "--ratio", 0.2, "--acceleration", 5, message="give one of them")
 
 
-def test_f166(scan):
+def test_f161(scan):
     """A real array where k-space or sensitivities need complex numbers
     exit 3; nothing is cast"""
     with h5py.File("k.h5", "w") as file:
@@ -96,7 +96,7 @@ def test_f166(scan):
     refused(3, *asked, "--sensitivities", "maps.npy", message="expected complex numbers")
 
 
-def test_f167(scan):
+def test_f162(scan):
     """A .cfl whose .hdr is missing, damaged, or of another scan
     exit 3; both sizes"""
     scan.ravel(order="F").tofile("k.cfl")
@@ -106,7 +106,7 @@ def test_f167(scan):
     refused(3, "reconstruct", "k.cfl", *ASKED, message="(48, 40, 1, 5)")
 
 
-def test_f168(scan):
+def test_f163(scan):
     """Letters of --axes that do not name the axes of the array
     exit 2; the letters and the shape"""
     np.save("k.npy", scan)

@@ -41,6 +41,7 @@ def scorecard() -> str:
 def test_the_scorecard_is_the_published_one():
     text = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
     assert text == scorecard()
+    assert list(faults()) == list(range(1, len(faults()) + 1))
 
 
 if __name__ == "__main__":

@@ -173,8 +173,10 @@ def run(table: Preset, runner: Runner, protocol: Protocol = "paper") -> Iterator
         lines = list(group)
         ours, authors = lines[0].ours, lines[0].authors
         kinds: list[tuple[Kind, str | None]] = [("csrecon", ours)] if ours != authors else []
-        compared = any(line.authors for line in table.lines) and not (table.timed or table.masks)
-        if compared or not kinds:  # the same network takes the same time
+        # Tables of seconds have ours alone: the same network takes the same time. So have those
+        # whose lines are no networks of the paper.
+        alone = table.timed or table.seconds or table.noise or table.masks
+        if not alone or not kinds:
             kinds.insert(0, ("authors", authors))
         found = [_measured(lines, kind, name, table, runner, protocol) for kind, name in kinds]
         for results in zip(*found, strict=True):
