@@ -80,11 +80,8 @@ def inspect(
         say_json(told if seen is None else {**told, "kspace": seen})
         return
     say_table(
-        ["array", "shape", "type", "range", "as Φ"],
-        [
-            [name, "×".join(map(str, one.shape)), one.type, one.range, one.phi]
-            for name, one in itertools.islice(found.items(), _SHOWN)
-        ],
+        contents.COLUMNS,
+        [one.row(name) for name, one in itertools.islice(found.items(), _SHOWN)],
         left=5,
     )
     if len(found) > _SHOWN:
@@ -139,16 +136,7 @@ def _say_orders(orders: "Sequence[arrangements.Candidate]") -> None:
 
     say_table(
         ["--pixel-order", "--block-order", "--gain", "held-out error (dB)", "not predicted"],
-        [
-            [
-                one.arrangement.pixel_order,
-                one.arrangement.block_order,
-                one.gain,
-                f"+{one.behind:.2f}",
-                f"{100 * one.unpredicted:.0f} %",
-            ]
-            for one in orders
-        ],
+        [one.row for one in orders],
         left=2,
     )
     for line in arrangements.doubts(orders):

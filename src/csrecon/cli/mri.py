@@ -162,13 +162,23 @@ class ScanOptions:
     ] = None
 
 
+@dataclass(frozen=True)
+class Read:
+    """K-space that was read: the name of its array, the shape and axes in the file, and itself."""
+
+    name: str
+    shape: tuple[int, ...]
+    axes: str
+    scan: "Scan"
+
+
 @dataclass
 class Scans:
     """The k-space files among the measurements; the last one is kept in memory."""
 
     options: ScanOptions
     laboratory: LabOptions
-    _last: "dict[Path, Scan | None]" = field(default_factory=dict)
+    _last: "dict[Path, Read | None]" = field(default_factory=dict)
 
     def of(self, source: Path) -> "Scan | None":
         """The k-space of a file; None for another kind of measurement.
@@ -176,15 +186,24 @@ class Scans:
         Raises:
             InputError, UsageError: k-space that cannot be read.
         """
+        read = self.read(source)
+        return None if read is None else read.scan
+
+    def read(self, source: Path) -> Read | None:
+        """The k-space of a file, with how it is stored.
+
+        Raises:
+            InputError, UsageError: as in `of`.
+        """
         if source not in self._last:
             self._last = {source: self._read(source)}
         return self._last[source]
 
-    def _read(self, source: Path) -> "Scan | None":
+    def _read(self, source: Path) -> Read | None:
         from csrecon.io import arrays
         from csrecon.sensing import kspace
 
-        name, values = self.found(source)
+        name, values = self._found(source)
         if values is None:
             return None
         axes = self.options.axes or kspace.axes_of(values.shape, _order(source))
@@ -205,9 +224,11 @@ class Scans:
             given = kspace.axes_of(maps.shape, order) if maps.ndim != 3 or order == "mat" else "cyx"
             maps = kspace.oriented(maps, given)
         label = f"{source}[{name}]"
-        return kspace.Scan(kspace.oriented(values, axes), mask, maps, self.options.centered, label)
+        oriented = kspace.oriented(values, axes)
+        scan = kspace.Scan(oriented, mask, maps, self.options.centered, label)
+        return Read(name, values.shape, axes, scan)
 
-    def found(self, source: Path) -> "tuple[str, NDArray[Any] | None]":
+    def _found(self, source: Path) -> "tuple[str, NDArray[Any] | None]":
         """The array of a file that is its k-space, by name; None for another kind of measurement.
 
         That is the one of --var, one named `kspace`, or the only complex one of a file without Φ.
@@ -276,12 +297,10 @@ def described(source: Path, scans: Scans) -> dict[str, Any] | None:
     """The facts that `inspect` shows of a k-space file, and the next command; None for others."""
     from csrecon.sensing import coils, kspace
 
-    scan = scans.of(source)
-    if scan is None:
+    read = scans.read(source)
+    if read is None:
         return None
-    name, values = scans.found(source)
-    assert values is not None
-    axes = scans.options.axes or kspace.axes_of(values.shape, _order(source))
+    scan = read.scan
     words = ["csrecon", "reconstruct", str(source)]
     said = scans.laboratory
     for option, given in (
@@ -299,8 +318,8 @@ def described(source: Path, scans: Scans) -> dict[str, Any] | None:
         words += ["--sensitivities", "FILE"]
     words += ["--model", "tv", *(["-o", "slices/"] if len(scan) > 1 else [])]
     return {
-        "array": name,
-        "axes": kspace.in_words(values.shape, axes),
+        "array": read.name,
+        "axes": kspace.in_words(read.shape, read.axes),
         "coils": several,
         **facts,
         "command": shlex.join(words),

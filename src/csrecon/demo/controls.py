@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,15 @@ class Place:
             return f"operating system error: {said}."
         _log.error("%s: %s", type(error).__name__, said, exc_info=error)
         return f"{type(error).__name__}: {said}. This is a bug in csrecon: please report it."
+
+
+@dataclass(frozen=True)
+class Components:
+    """Components of a page, one field each."""
+
+    def all(self) -> list[Any]:
+        """Every component, in the order of the fields."""
+        return [getattr(self, field.name) for field in fields(self)]
 
 
 @dataclass(frozen=True)

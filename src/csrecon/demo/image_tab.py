@@ -2,14 +2,14 @@
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from csrecon.demo import controls, experiment, offers, pictures
-from csrecon.demo.controls import Place, Shown
+from csrecon.demo.controls import Components, Place, Shown
 from csrecon.demo.experiment import Request, Sampled, Subject
 from csrecon.evaluation import compare, plot
 from csrecon.evaluation.compare import Entry, Outcome
@@ -25,7 +25,7 @@ _HEADER = ("", "PSNR (dB)", "SSIM", "seconds", "iterations")
 
 
 @dataclass(frozen=True)
-class Inputs:
+class Inputs(Components):
     """The controls, in the order in which their values arrive."""
 
     image: Any
@@ -39,13 +39,9 @@ class Inputs:
     side: Any
     seed: Any
 
-    def all(self) -> list[Any]:
-        """Every control."""
-        return [getattr(self, field.name) for field in fields(self)]
-
 
 @dataclass(frozen=True)
-class Outputs:
+class Outputs(Components):
     """What the tab shows."""
 
     status: Any
@@ -63,10 +59,6 @@ class Outputs:
     slider: Any
     files: Any
     commands: Any
-
-    def all(self) -> list[Any]:
-        """Every component."""
-        return [getattr(self, field.name) for field in fields(self)]
 
 
 def build(page: Any, place: Place) -> None:

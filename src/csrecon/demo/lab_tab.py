@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,19 @@ import gradio as gr
 import numpy as np
 
 from csrecon.demo import controls, laboratory, offers, pictures
-from csrecon.demo.controls import Place, Shown
+from csrecon.demo.controls import Components, Place, Shown
 from csrecon.demo.laboratory import Findings, LabRequest
 from csrecon.errors import UsageError
 from csrecon.evaluation import arrangements
 from csrecon.evaluation.arrangements import Candidate
 from csrecon.io import arrays
+from csrecon.sensing.contents import COLUMNS
 
 _ORDERS = [("row by row (C)", "C"), ("column by column (F, MATLAB)", "F")]
 
 
 @dataclass(frozen=True)
-class Inputs:
+class Inputs(Components):
     """The controls, in the order in which their values arrive."""
 
     uploads: Any
@@ -37,13 +38,9 @@ class Inputs:
     model: Any
     ipl: Any
 
-    def all(self) -> list[Any]:
-        """Every control."""
-        return [getattr(self, field.name) for field in fields(self)]
-
 
 @dataclass(frozen=True)
-class Outputs:
+class Outputs(Components):
     """What the tab shows."""
 
     status: Any
@@ -53,10 +50,6 @@ class Outputs:
     film: Any
     files: Any
     commands: Any
-
-    def all(self) -> list[Any]:
-        """Every component."""
-        return [getattr(self, field.name) for field in fields(self)]
 
 
 def build(place: Place) -> None:
@@ -223,11 +216,8 @@ def _contents(found: Findings) -> str:
     if not found.arrays:
         return ""
     return pictures.table(
-        ["array", "shape", "type", "range", "as Φ"],
-        [
-            [name, "×".join(map(str, one.shape)), one.type, one.range, one.phi]
-            for name, one in found.arrays.items()
-        ],
+        COLUMNS,
+        [one.row(name) for name, one in found.arrays.items()],
         "What the files hold",
     )
 
@@ -271,16 +261,7 @@ def _rank(values: Sequence[Any], inputs: Inputs, outputs: Outputs, place: Place)
 def _orders(ranked: Sequence[Candidate]) -> str:
     return pictures.table(
         ["pixels", "blocks", "gain", "held-out error (dB)", "not predicted"],
-        [
-            [
-                one.arrangement.pixel_order,
-                one.arrangement.block_order,
-                one.gain,
-                f"+{one.behind:.2f}",
-                f"{100 * one.unpredicted:.0f} %",
-            ]
-            for one in ranked
-        ],
+        [one.row for one in ranked],
         "Orders, the best first: how well each predicts values that were held out",
     )
 

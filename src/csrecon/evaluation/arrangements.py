@@ -64,6 +64,17 @@ class Candidate:
         gain = self.arrangement.gain
         return "auto" if gain == "auto" or gain not in GAINS else f"{gain:g}"
 
+    @property
+    def row(self) -> list[str]:
+        """Its line in a table: order of pixels and of blocks, gain, dB behind, not predicted."""
+        return [
+            self.arrangement.pixel_order,
+            self.arrangement.block_order,
+            self.gain,
+            f"+{self.behind:.2f}",
+            f"{100 * self.unpredicted:.0f} %",
+        ]
+
 
 def doubts(ranked: Sequence[Candidate]) -> list[str]:
     """What a ranking leaves open, in sentences."""

@@ -14,6 +14,8 @@ from csrecon.sensing.operators import BlockOperator, Phi
 
 _MOST_PRODUCTS = 10**12  # about half a minute
 
+COLUMNS = ("array", "shape", "type", "range", "as Φ")
+
 
 @dataclass(frozen=True)
 class Content:
@@ -31,6 +33,10 @@ class Content:
     finite: bool
     range: str
     phi: str
+
+    def row(self, name: str) -> list[str]:
+        """Its line in a table under COLUMNS."""
+        return [name, "×".join(map(str, self.shape)), self.type, self.range, self.phi]
 
 
 def describe(value: NDArray[Any]) -> Content:
