@@ -20,6 +20,7 @@ import torch
 import typer
 from PIL import Image
 from scipy.io import savemat
+from torch import nn
 from typer.testing import CliRunner
 
 import csrecon
@@ -27,9 +28,12 @@ from csrecon import metrics
 from csrecon.cli.app import app
 from csrecon.errors import UsageError
 from csrecon.io import images
-from csrecon.sensing.operators import BlockOperator, Phi
+from csrecon.reconstructors.nets import BLOCKS
+from csrecon.reconstructors.solvers import SOLVERS
+from csrecon.sensing.operators import OPERATORS, BlockOperator, Phi
 from csrecon.training import recipe
 from csrecon.zoo.datasets import DATASETS
+from tests.checks import check_operator, check_reconstructor
 from tests.conftest import ROOT, scene
 from tests.test_kspace import measured as kspace_of
 from tests.test_kspace import write_cfl
@@ -41,6 +45,7 @@ TINY = 12  # pixels of a side
 SMALL = (96, 128)  # a whole number of blocks of 32×32
 GAIN, OFFSET = 850, 120
 PAGE = "from_ista_to_rcoast.md"  # runs as a whole: test_lecture.py
+CAMERA = "camera.md"  # makes its own file: test_the_page_on_a_camera
 
 
 # --- What stands in a document ---
@@ -262,9 +267,10 @@ def folder(monkeypatch):
 
 
 def typed(words):
-    """Run a command as written."""
+    """Run a command as written; its output."""
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, f"csrecon {shlex.join(words)}\n{result.output}"
+    return result.output
 
 
 def psnr(path, shape):
@@ -306,7 +312,7 @@ def stand_in(outputs):
             shutil.copy(report, target)
 
 
-@pytest.mark.parametrize("name", sorted({path.name for path in ROOT.glob("docs/*.md")} - {PAGE}))
+@pytest.mark.parametrize("name", sorted({path.name for path in ROOT.glob("docs/*.md")} - {PAGE, CAMERA}))
 def test_cheap_commands_of_the_documents_run_as_written(name, folder):
     commands = list(lines((ROOT / "docs" / name).read_text(encoding="utf-8")))
     plotted = any(words[1] == "plot" for words in commands)
@@ -330,7 +336,7 @@ def examples(text):
 
 
 def test_python_of_the_documents():
-    """README's, but for DeepInverse's (test_deepinverse.py), and all of docs/python.md."""
+    """README's first, and all of docs/python.md; the others are test_deepinverse's and below."""
     whole = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     phi = Phi.make(256, 1024, 0).matrix
     names = {"image": picture(*SMALL), "folder": Path(), "phi": by_columns(phi)}
@@ -340,15 +346,53 @@ def test_python_of_the_documents():
         assert names["x"].shape == SMALL
     assert not names["masked"].any()
 
-    first, second, _ = examples(README)
+    first, *_ = examples(README)
     phi = Phi.make(109, 1089, 0).matrix
     y = csrecon.sample(picture(480, 288), ratio=0.1).y.numpy()
     exec(first, {"image": picture(60, 70), "y": y, "phi": phi})
-    block = re.search(r"class MyBlock\(ProxBlock\):\n.*?\n(?=\n\n)", whole, flags=re.DOTALL)
-    assert "class MyBlock(ProxBlock): ...\n" in second  # the dots stand for what docs/python.md has
-    names = {name: names[name] for name in ("nn", "State")}
-    exec(second.replace("class MyBlock(ProxBlock): ...\n", block[0]), names)
+
+
+def test_python_of_the_page_on_extending(monkeypatch):
+    """Its operator, solver and networks keep the contracts; README's block is the one of the page."""
+    for registry, name in ((OPERATORS, "coarse"), (SOLVERS, "box"), (BLOCKS, "mine")):
+        monkeypatch.setitem(registry, name, None)  # and removed afterwards
+    whole = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    names = {"image": picture(48, 64), "folder": Path()}
+    for example in examples(whole):
+        exec(example, names)
+        assert names["x"].shape == (48, 64)
+    m, operator = names["m"], names["CoarseOperator"]
+    for domain, block in (((1, 8, 12), (2, 3)), ((2, 9, 6), (3, 1))):
+        check_operator(operator(domain, block))
+    with pytest.raises(UsageError, match="whole number of 2×2"):
+        csrecon.sample(picture(7, 8), kind="coarse")
+    for model in (names["net"], names["blueprint"].build(), csrecon.load("box:iterations=20")):
+        check_reconstructor(model.eval() if isinstance(model, nn.Module) else model, m)
+    inside = csrecon.reconstruct(m, "box")
+    assert -1e-6 < inside.min()
+    assert inside.max() < 1 + 1e-6
+
+    second = examples(README)[1]
+    assert "class MyBlock(ProxBlock): ...\n" in second  # the dots stand for what the page has
+    exec(second.replace("class MyBlock(ProxBlock): ...\n", ""), names)
     assert len(names["net"].blocks) == 5
+
+
+def test_the_page_on_a_camera(folder):
+    """Every step of it; calibration makes a bad image a good one, as it says."""
+    text = (ROOT / "docs" / CAMERA).read_text(encoding="utf-8")
+    (example,) = examples(text)
+    exec(example, {})
+    said = "".join(typed(words[1:]) for words in lines(text))
+    assert "rows, Φ changed by 4.8 %" in said
+    assert "No order predicts the held-out values" in said
+    original, first, calibrated, again = (
+        images.read(Path(f"{name}.png"), "gray").planes
+        for name in ("original", "first", "calibrated", "again")
+    )
+    assert float(metrics.psnr(first, original)) == pytest.approx(9.7, abs=0.3)
+    assert float(metrics.psnr(calibrated, original)) == pytest.approx(31.4, abs=0.3)
+    assert float(metrics.psnr(again, original)) > 31
 
 
 def test_python_of_the_page_on_trust():
