@@ -47,7 +47,11 @@ def _content(path: str) -> str:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add every file that a page links to, and those that these link to."""
-    waiting = [(f"docs/{file.src_uri}", file.content_string) for file in files if file.is_documentation_page()]
+    waiting = [
+        (f"docs/{file.src_uri}", file.content_string)
+        for file in files
+        if file.is_documentation_page()
+    ]
     known = {_shown(origin) for origin, _ in waiting}
     while waiting:
         origin, text = waiting.pop()

@@ -1,4 +1,4 @@
-"""The site of docs/: it builds strictly, every page is in it, and it asks nothing of another host."""
+"""The site of docs/: it builds strictly, has every page, and asks nothing of another host."""
 
 import re
 import subprocess
@@ -72,7 +72,9 @@ def test_it_loads_nothing_from_another_host(site):
     for path in pages:
         outside = [found for found in loads(path) if re.match(r"(?:[a-z]+:)?//", found)]
         assert not outside, f"{path.relative_to(site)}: {outside}"
-        assert 'class="mermaid"' not in path.read_text(encoding="utf-8")  # drawn by a script of a CDN
+        assert 'class="mermaid"' not in path.read_text(
+            encoding="utf-8"
+        )  # drawn by a script of a CDN
 
 
 def test_the_reader_of_pages_finds_what_is_loaded():

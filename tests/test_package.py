@@ -95,7 +95,7 @@ def test_constraints_pin_what_the_project_names():
 
 def test_the_container_installs_the_wheel():
     text = (ROOT / "Containerfile").read_text(encoding="utf-8")
-    assert "FROM python:3.11-slim" in text
+    assert "ARG BASE=docker.io/library/python:3.11-slim\nFROM ${BASE}\n" in text
     (copied,) = re.findall(r"^COPY (.*)$", text, flags=re.MULTILINE)
     assert copied.split() == ["constraints.txt", "dist/csrecon-*.whl", "/tmp/csrecon/"]
     assert Path(ROOT / "constraints.txt").is_file()

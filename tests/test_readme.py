@@ -312,7 +312,9 @@ def stand_in(outputs):
             shutil.copy(report, target)
 
 
-@pytest.mark.parametrize("name", sorted({path.name for path in ROOT.glob("docs/*.md")} - {PAGE, CAMERA}))
+@pytest.mark.parametrize(
+    "name", sorted({path.name for path in ROOT.glob("docs/*.md")} - {PAGE, CAMERA})
+)
 def test_cheap_commands_of_the_documents_run_as_written(name, folder):
     commands = list(lines((ROOT / "docs" / name).read_text(encoding="utf-8")))
     plotted = any(words[1] == "plot" for words in commands)
@@ -353,7 +355,7 @@ def test_python_of_the_documents():
 
 
 def test_python_of_the_page_on_extending(monkeypatch):
-    """Its operator, solver and networks keep the contracts; README's block is the one of the page."""
+    """Its operator, solver and networks keep the contracts; README's block is the page's."""
     for registry, name in ((OPERATORS, "coarse"), (SOLVERS, "box"), (BLOCKS, "mine")):
         monkeypatch.setitem(registry, name, None)  # and removed afterwards
     whole = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -369,7 +371,7 @@ def test_python_of_the_page_on_extending(monkeypatch):
     for model in (names["net"], names["blueprint"].build(), csrecon.load("box:iterations=20")):
         check_reconstructor(model.eval() if isinstance(model, nn.Module) else model, m)
     inside = csrecon.reconstruct(m, "box")
-    assert -1e-6 < inside.min()
+    assert inside.min() > -1e-6
     assert inside.max() < 1 + 1e-6
 
     second = examples(README)[1]
