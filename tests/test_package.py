@@ -99,3 +99,8 @@ def test_the_container_installs_the_wheel():
     (copied,) = re.findall(r"^COPY (.*)$", text, flags=re.MULTILINE)
     assert copied.split() == ["constraints.txt", "dist/csrecon-*.whl", "/tmp/csrecon/"]
     assert Path(ROOT / "constraints.txt").is_file()
+    (command,) = re.findall(r"^RUN ((?:.*\\\n)*.*)$", text, flags=re.MULTILINE)
+    steps = [step.split() for step in command.replace("\\\n", " ").split("&&")]
+    assert steps[0] == ["python3", "-m", "venv", "/opt/csrecon"]  # as .ci/run installs the wheel
+    assert steps[1][:2] == ["/opt/csrecon/bin/pip", "install"]
+    assert steps[1][-3:] == ["-c", "/tmp/csrecon/constraints.txt", "/tmp/csrecon/csrecon-*.whl"]

@@ -238,7 +238,7 @@ def folder(monkeypatch):
     monkeypatch.setenv("CSRECON_DATA", str(Path("sets").resolve()))
     Path("photos").mkdir()
     for index in range(2):
-        Image.fromarray(scene(60, 70 + index)).save(f"photos/{index}.png")
+        Image.fromarray(scene(70, 80 + index)).save(f"photos/{index}.png")  # hold a patch of 66
     Image.fromarray(scene(*SMALL)).save("img.png")
     Image.fromarray(scene(*SMALL)).save("grace_hopper.jpg")
     Image.fromarray(scene(*SMALL)[..., 0]).save("brain.png")
