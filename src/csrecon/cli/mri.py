@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from csrecon.io.images import Color, Picture
+    from csrecon.io.volumes import Voxel
     from csrecon.sensing.kspace import Order, Scan
     from csrecon.sensing.operators import FourierOptions
 
@@ -160,6 +161,15 @@ class ScanOptions:
             rich_help_panel=_FILES,
         ),
     ] = None
+    estimate: Annotated[
+        str,
+        typer.Option(
+            help="How sensitivities are estimated: image, espirit (the extra `espirit`), or auto: "
+            "espirit if it is installed and the calibration region is large enough.",
+            metavar="HOW",
+            rich_help_panel=_FILES,
+        ),
+    ] = "auto"
 
 
 @dataclass(frozen=True)
@@ -199,6 +209,18 @@ class Scans:
             self._last = {source: self._read(source)}
         return self._last[source]
 
+    def voxel(self, source: Path) -> "Voxel":
+        """The size of a voxel of a scan, 1 mm where its file does not say it."""
+        from csrecon.io import arrays, volumes
+
+        if source.suffix.lower() not in _HDF5 or self.of(source) is None:
+            return volumes.UNIT
+        found = arrays.find(source, "voxel_mm")
+        if found is None or found.shape != (3,):
+            return volumes.UNIT
+        slices, rows, columns = (float(size) for size in found)
+        return slices, rows, columns
+
     def _read(self, source: Path) -> Read | None:
         from csrecon.io import arrays
         from csrecon.sensing import kspace
@@ -225,7 +247,9 @@ class Scans:
             maps = kspace.oriented(maps, given)
         label = f"{source}[{name}]"
         oriented = kspace.oriented(values, axes)
-        scan = kspace.Scan(oriented, mask, maps, self.options.centered, label)
+        scan = kspace.Scan(
+            oriented, mask, maps, self.options.centered, label, self.options.estimate
+        )
         return Read(name, values.shape, axes, scan)
 
     def _found(self, source: Path) -> "tuple[str, NDArray[Any] | None]":
