@@ -228,6 +228,8 @@ class Scans:
         name, values = self._found(source)
         if values is None:
             return None
+        label = f"{source}[{name}]"
+        kspace.check_complex(values, label)
         axes = self.options.axes or kspace.axes_of(values.shape, _order(source))
         laboratory, inside = self.laboratory, source.suffix.lower() in _HDF5
         maps, mask = laboratory.maps(), None
@@ -245,7 +247,6 @@ class Scans:
         if maps is not None:
             given = kspace.axes_of(maps.shape, order) if maps.ndim != 3 or order == "mat" else "cyx"
             maps = kspace.oriented(maps, given)
-        label = f"{source}[{name}]"
         oriented = kspace.oriented(values, axes)
         scan = kspace.Scan(
             oriented, mask, maps, self.options.centered, label, self.options.estimate
@@ -256,6 +257,8 @@ class Scans:
         """The array of a file that is its k-space, by name; None for another kind of measurement.
 
         That is the one of --var, one named `kspace`, or the only complex one of a file without Φ.
+        Where --axes or --centered says that there is k-space, it may also be the only real one,
+        which is refused.
         """
         from csrecon.io import arrays
         from csrecon.sensing import native
@@ -269,12 +272,15 @@ class Scans:
             return "", None
         name = said.var or "kspace"
         named = arrays.find(source, name)
-        if named is not None and (named.dtype.kind == "c" or said.var is None):
+        certain = self.options.axes is not None or self.options.centered is not None
+        if named is not None and (named.dtype.kind == "c" or said.var is None or certain):
             return name, named
         if said.var is not None:
             return "", None
         found = arrays.read(source)
         several = {n: a for n, a in found.items() if a.dtype.kind == "c" and a.ndim > 1}
+        if certain and not several:
+            several = {n: a for n, a in found.items() if a.ndim > 1}
         if any(name.lower() == "phi" for name in found):
             return "", None
         return next(iter(several.items())) if len(several) == 1 else ("", None)

@@ -137,11 +137,7 @@ class Scan:
     def __post_init__(self) -> None:
         """Check everything, so that a slice cannot fail for what all have in common."""
         coils.check_estimate(self.estimate)
-        if self.values.dtype.kind != "c":
-            raise InputError(
-                f"{self.label}: k-space of type {self.values.dtype}, and complex numbers are "
-                "needed. Nothing is cast silently: save real + 1j·imaginary."
-            )
+        check_complex(self.values, self.label)
         _check_finite(self.values, self.label)
         if not self.values.any():
             raise InputError(f"{self.label}: every value is zero: no frequency was measured.")
@@ -296,6 +292,17 @@ class Scan:
         if index == 0 and self.estimate == coils.AUTO:
             log.info("%s: sensitivities are estimated by --estimate %s.", self.label, how)
         return coils.ESTIMATES[how](values, mask, f"{self.label}, slice {index}")
+
+
+def check_complex(values: NDArray[Any], label: str) -> None:
+    """Raise InputError for k-space of real numbers."""
+    if values.dtype.kind == "c":
+        return
+    pairs = ", such as k[..., 0] + 1j * k[..., 1]" if values.shape[-1:] == (2,) else ""
+    raise InputError(
+        f"{label}: k-space of type {values.dtype}, and complex numbers are needed. Nothing is cast "
+        f"silently: save real + 1j·imaginary{pairs}."
+    )
 
 
 def _check_finite(values: NDArray[Any], label: str) -> None:
