@@ -116,6 +116,7 @@ def test_phases_of_a_volume_are_radians(scan):
     result = run("reconstruct", scan, *TV, "-o", "x.nii.gz", "--phase-image", "--json")
     (facts,) = json.loads(result.stdout)
     assert facts["phase"] == "x_phase.nii.gz"
+    assert "relative to that of the estimated sensitivities" in " ".join(result.stderr.split())
     run("reconstruct", scan, *TV, "-o", "x.npy")
     phase = slices_of("x_phase.nii.gz")
     np.testing.assert_allclose(phase[1], np.angle(np.load("x_001.npy")), atol=1e-4)

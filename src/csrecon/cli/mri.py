@@ -209,6 +209,11 @@ class Scans:
             self._last = {source: self._read(source)}
         return self._last[source]
 
+    def estimates(self, source: Path) -> bool:
+        """Whether sensitivities of a file are estimated."""
+        scan = self.of(source)
+        return scan is not None and scan.maps is None and scan.values.shape[1] > 1
+
     def voxel(self, source: Path) -> "Voxel":
         """The size of a voxel of a scan, 1 mm where its file does not say it."""
         from csrecon.io import arrays, volumes

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csrecon.cli import batch, lab, mri, solver, trust
-from csrecon.cli.command import progress
+from csrecon.cli.command import log, progress
 from csrecon.errors import InputError, UsageError
 
 _AT_ONCE = 64  # files per batch: none is written before all are reconstructed
