@@ -144,6 +144,12 @@ class Work:
             raise UsageError(
                 f"{task.source}: --phase-image is of complex images, and this is real."
             )
+        if self.phase and not task.part and self.scans.estimates(task.source):
+            log.warning(
+                "%s: the phase is relative to that of the estimated sensitivities, which have the "
+                "smooth phase of the image in them. Give maps with --sensitivities FILE.",
+                task.source,
+            )
         original = None
         if self.originals is not None:
             reference = self.originals.of(label.stem)
