@@ -5,13 +5,16 @@
 Axial slices with a smooth phase, simulated sensitivities, whole columns of k-space left out
 (equispaced, 30 %, 24 columns at the centre), complex noise of standard deviation 0.003 on values
 whose images lie in [0, 1], zero frequency in the middle. FOLDER gets kspace.h5 (as of fastMRI),
-kspace.cfl with its .hdr (BART), kspace.npy, kspace.mat, and truth.npy (complex images).
+kspace.cfl with its .hdr (BART), kspace.npy, kspace.mat, raw.h5 (ISMRMRD, by the package of its
+authors; its readouts are the columns, so its images are transposed, and they are oversampled
+twofold), and truth.npy (complex images).
 """
 
 import argparse
 from pathlib import Path
 
 import h5py
+import ismrmrd
 import nibabel
 import numpy as np
 from scipy.io import savemat
@@ -34,6 +37,38 @@ def images(path: Path) -> np.ndarray:
     return made * np.exp(1j * (row / 60 - column / 50))
 
 
+def write_raw(path: Path, values: np.ndarray, measured: np.ndarray) -> None:
+    """ISMRMRD raw data of k-space (S, coils, phase encodings, samples)."""
+    xsd, (_, _, rows, samples) = ismrmrd.xsd, values.shape
+
+    def space(width: int) -> ismrmrd.xsd.encodingSpaceType:
+        return xsd.encodingSpaceType(
+            matrixSize=xsd.matrixSizeType(x=width, y=rows, z=1),
+            fieldOfView_mm=xsd.fieldOfViewMm(x=float(width), y=float(rows), z=15.0),
+        )
+
+    steps = xsd.limitType(minimum=0, maximum=rows - 1, center=rows // 2)
+    encoding = xsd.encodingType(
+        encodedSpace=space(2 * samples),
+        reconSpace=space(samples),
+        encodingLimits=xsd.encodingLimitsType(kspace_encoding_step_1=steps),
+        trajectory=xsd.trajectoryType.CARTESIAN,
+    )
+    conditions = xsd.experimentalConditionsType(H1resonanceFrequency_Hz=123_000_000)
+    header = xsd.ismrmrdHeader(experimentalConditions=conditions, encoding=[encoding])
+    lines = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(values, axes=-1), norm="ortho"), axes=-1)
+    lines = np.pad(lines, [(0, 0)] * 3 + [(samples // 2, samples - samples // 2)])
+    wide = np.fft.fftshift(np.fft.fft(np.fft.ifftshift(lines, axes=-1), norm="ortho"), axes=-1)
+    with ismrmrd.Dataset(path, "dataset", mode="w") as file:
+        file.write_xml_header(xsd.ToXML(header).encode())
+        for place, part in enumerate(wide.astype(np.complex64)):
+            for row in np.flatnonzero(measured):
+                one = ismrmrd.Acquisition.from_array(np.ascontiguousarray(part[:, row]))
+                one.center_sample, one.idx.kspace_encode_step_1, one.idx.slice = samples, row, place
+                one.position[:], one.slice_dir[:] = (0, 0, 15 * place), (0, 0, 1)
+                file.append_acquisition(one)
+
+
 def main() -> None:
     """Write every file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -52,6 +87,7 @@ def main() -> None:
     np.save(given.folder / "kspace.npy", values)
     with h5py.File(given.folder / "kspace.h5", "w") as file:
         file["kspace"], file["mask"] = values, mask.astype(np.float32)
+    write_raw(given.folder / "raw.h5", values.swapaxes(2, 3), mask)
     turned = values.transpose(2, 3, 1, 0)
     savemat(given.folder / "kspace.mat", {"kspace": turned})
     bart = turned.reshape(*SHAPE, 1, COILS, *[1] * 9, len(SLICES))

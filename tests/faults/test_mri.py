@@ -1,10 +1,13 @@
 """Faults of k-space, masks and coils."""
 
+import sys
+
 import h5py
 import numpy as np
 import pytest
 from PIL import Image
 
+from csrecon.sensing import coils
 from tests.faults.checks import refused
 from tests.test_cli import run
 from tests.test_kspace import SHAPE, measured
@@ -87,6 +90,9 @@ def test_f161(scan):
     with h5py.File("k.h5", "w") as file:
         file["kspace"] = scan.real
     refused(3, "reconstruct", "k.h5", *ASKED, message="complex numbers are needed")
+    np.save("real.npy", np.stack([scan.real, scan.imag], axis=-1))
+    asked = ("reconstruct", "real.npy", "--axes", "cyx")
+    refused(3, *asked, *ASKED, message="k[..., 0] + 1j * k[..., 1]")
     np.save("maps.npy", np.ones((4, *SHAPE)))
     np.save("k.npy", scan)
     asked = ("reconstruct", "k.npy", "--sensitivities", "maps.npy")
@@ -112,3 +118,72 @@ def test_f163(scan):
     np.save("k.npy", scan)
     for axes in ("scyx", "cyy", "abc", "c"):
         refused(2, "reconstruct", "k.npy", "--axes", axes, *ASKED, message="one letter per axis")
+
+
+def test_f164(scan):
+    """ISMRMRD raw data that are not Cartesian, 3-D, of several images per slice, or of EPI
+    exit 3; which, and what to do"""
+    raw = pytest.importorskip("tests.test_ismrmrd", reason="writes its files with ismrmrd")
+    k, mask = scan[None], raw.row_mask()
+    spiral, volume = (raw.header(40, 40, *said) for said in (("spiral",), ("cartesian", 16)))
+    raw.write("k.h5", spiral, raw.readouts(k, mask))
+    refused(3, "reconstruct", "k.h5", *ASKED, message="only Cartesian k-space is read")
+    raw.write("k.h5", volume, raw.readouts(k, mask))
+    refused(3, "inspect", "k.h5", message="3-D k-space (encoded matrix 40×48×16)")
+    several = [*raw.readouts(k, mask), *raw.readouts(k, mask, repetition=1)]
+    raw.write("k.h5", raw.header(40, 40), several)
+    refused(3, "inspect", "k.h5", message="2 values of `repetition`")
+
+
+def test_f165(scan):
+    """An ISMRMRD readout that does not fit the encoded matrix, or a damaged XML header
+    exit 3; which readout, and both sizes"""
+    raw = pytest.importorskip("tests.test_ismrmrd", reason="writes its files with ismrmrd")
+    lines = raw.readouts(scan[None], raw.row_mask())
+    raw.write("k.h5", raw.header(32, 32), lines)
+    refused(3, "inspect", "k.h5", message="readout 0: 40 samples")
+    raw.write("k.h5", b"<ismrmrdHeader>", lines)
+    refused(3, "inspect", "k.h5", message="XML header of ISMRMRD is damaged")
+
+
+def test_f166(scan, monkeypatch):
+    """An unknown --estimate, one whose package is missing, or a region too small for it
+    exit 2, or 3 for the region; the nearest name, what to install, or both sizes"""
+    np.save("k.npy", scan)
+    asked = ("reconstruct", "k.npy", *ASKED, "--estimate")
+    refused(2, *asked, "espirt", message="did you mean 'espirit'?")
+    monkeypatch.setitem(sys.modules, "sigpy.mri.app", None)
+    refused(2, *asked, "espirit", message="pip install 'csrecon[espirit]'")
+    monkeypatch.setattr(coils, "_espirit_app", lambda: None)
+    refused(3, *asked, "espirit", message="48×12 frequencies, and sensitivities need 16×16")
+
+
+def test_f167(scan):
+    """A phase of a real image, or in a format that cannot hold it
+    exit 2; the formats"""
+    np.save("k.npy", scan)
+    for name in ("x.npy", "x.jpg"):
+        asked = ("reconstruct", "k.npy", "--model", "adjoint", "-o", name)
+        refused(2, *asked, "--phase-image", message="is written as .png, .tif or .nii.gz")
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save("img.png")
+    run("sample", "img.png", "--kind", "fourier", "--ratio", 0.5)
+    asked = ("reconstruct", "y.npy", "--model", "adjoint", "--phase-image")
+    refused(2, *asked, message="of complex images, and this is real")
+
+
+def test_f168(scan, monkeypatch):
+    """One volume of several scans, of slices of several sizes, or without nibabel
+    exit 2, or 3 for the sizes; nothing is written"""
+    pytest.importorskip("nibabel", reason="needs the extra mri")
+    np.save("a.npy", scan)
+    np.save("b.npy", scan)
+    asked = ("--model", "adjoint", "-o", "x.nii.gz")
+    refused(2, "reconstruct", "a.npy", "b.npy", *asked, message="a scale of its own")
+    for side in (16, 17):
+        Image.fromarray(np.full((16, side), 9, np.uint8)).save(f"{side}.png")
+        run("sample", f"{side}.png", "--kind", "fourier", "--ratio", 0.5, "-o", f"y{side}.npy")
+    sizes = ("reconstruct", "y16.npy", "y17.npy", *asked)
+    refused(3, *sizes, message="slices of one size")
+    refused(2, "reconstruct", "y16.npy", *asked, "--check", message="not of a volume")
+    monkeypatch.setitem(sys.modules, "nibabel", None)
+    refused(2, "reconstruct", "a.npy", *asked, message="pip install 'csrecon[mri]'")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from csrecon.io.images import Color, Picture
+    from csrecon.io.volumes import Voxel
     from csrecon.sensing.kspace import Order, Scan
     from csrecon.sensing.operators import FourierOptions
 
@@ -160,6 +161,15 @@ class ScanOptions:
             rich_help_panel=_FILES,
         ),
     ] = None
+    estimate: Annotated[
+        str,
+        typer.Option(
+            help="How sensitivities are estimated: image, espirit (the extra `espirit`), or auto: "
+            "espirit if it is installed and the calibration region is large enough.",
+            metavar="HOW",
+            rich_help_panel=_FILES,
+        ),
+    ] = "auto"
 
 
 @dataclass(frozen=True)
@@ -199,6 +209,23 @@ class Scans:
             self._last = {source: self._read(source)}
         return self._last[source]
 
+    def estimates(self, source: Path) -> bool:
+        """Whether sensitivities of a file are estimated."""
+        scan = self.of(source)
+        return scan is not None and scan.maps is None and scan.values.shape[1] > 1
+
+    def voxel(self, source: Path) -> "Voxel":
+        """The size of a voxel of a scan, 1 mm where its file does not say it."""
+        from csrecon.io import arrays, volumes
+
+        if source.suffix.lower() not in _HDF5 or self.of(source) is None:
+            return volumes.UNIT
+        found = arrays.find(source, "voxel_mm")
+        if found is None or found.shape != (3,):
+            return volumes.UNIT
+        slices, rows, columns = (float(size) for size in found)
+        return slices, rows, columns
+
     def _read(self, source: Path) -> Read | None:
         from csrecon.io import arrays
         from csrecon.sensing import kspace
@@ -206,6 +233,8 @@ class Scans:
         name, values = self._found(source)
         if values is None:
             return None
+        label = f"{source}[{name}]"
+        kspace.check_complex(values, label)
         axes = self.options.axes or kspace.axes_of(values.shape, _order(source))
         laboratory, inside = self.laboratory, source.suffix.lower() in _HDF5
         maps, mask = laboratory.maps(), None
@@ -223,15 +252,18 @@ class Scans:
         if maps is not None:
             given = kspace.axes_of(maps.shape, order) if maps.ndim != 3 or order == "mat" else "cyx"
             maps = kspace.oriented(maps, given)
-        label = f"{source}[{name}]"
         oriented = kspace.oriented(values, axes)
-        scan = kspace.Scan(oriented, mask, maps, self.options.centered, label)
+        scan = kspace.Scan(
+            oriented, mask, maps, self.options.centered, label, self.options.estimate
+        )
         return Read(name, values.shape, axes, scan)
 
     def _found(self, source: Path) -> "tuple[str, NDArray[Any] | None]":
         """The array of a file that is its k-space, by name; None for another kind of measurement.
 
         That is the one of --var, one named `kspace`, or the only complex one of a file without Φ.
+        Where --axes or --centered says that there is k-space, it may also be the only real one,
+        which is refused.
         """
         from csrecon.io import arrays
         from csrecon.sensing import native
@@ -245,12 +277,15 @@ class Scans:
             return "", None
         name = said.var or "kspace"
         named = arrays.find(source, name)
-        if named is not None and (named.dtype.kind == "c" or said.var is None):
+        certain = self.options.axes is not None or self.options.centered is not None
+        if named is not None and (named.dtype.kind == "c" or said.var is None or certain):
             return name, named
         if said.var is not None:
             return "", None
         found = arrays.read(source)
         several = {n: a for n, a in found.items() if a.dtype.kind == "c" and a.ndim > 1}
+        if certain and not several:
+            several = {n: a for n, a in found.items() if a.ndim > 1}
         if any(name.lower() == "phi" for name in found):
             return "", None
         return next(iter(several.items())) if len(several) == 1 else ("", None)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.io import loadmat, matlab
 
 from csrecon.errors import CsreconError, InputError
-from csrecon.io import files
+from csrecon.io import files, ismrmrd
 
 _DEPTH = 8  # nested groups that are searched in an HDF5 file
 _MOST_NAMES = 10_000  # in an HDF5 file that is read without a name
@@ -40,7 +40,9 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def read(path: Path, only: str | None = None, cells: bool = False) -> Arrays:
-    """The real numeric arrays of a .mat or .h5 file by name, or only the one of this name.
+    """The numeric arrays of a .mat or .h5 file by name, or only the one of this name.
+
+    Those of ISMRMRD raw data are `kspace`, and `voxel_mm` where the header says it.
 
     Args:
         path: the file.
@@ -110,6 +112,8 @@ def _hdf5(path: Path, only: str | None, cells: bool) -> dict[str, Any]:
     """Every numeric dataset by its path in the file; MATLAB stores arrays transposed."""
     try:
         with h5py.File(path, "r") as file:
+            if (scan := ismrmrd.group(file)) is not None:
+                return _raw(scan, path, only)
             chosen = None if only is None else _named(file, only)
             if only is not None and chosen is not None:
                 found = {only: chosen}
@@ -121,6 +125,24 @@ def _hdf5(path: Path, only: str | None, cells: bool) -> dict[str, Any]:
             return {name: _values(item) for name, item in found.items()}
     except (OSError, RuntimeError, ValueError, LookupError, TypeError, MemoryError) as error:
         raise InputError(f"{path}: not a readable HDF5 file ({error}).") from error
+
+
+def _raw(scan: h5py.Group, path: Path, only: str | None) -> dict[str, Any]:
+    """K-space (slices, coils, rows, columns) of ISMRMRD raw data, and the size of a voxel."""
+    found: dict[str, Any] = {}
+    try:
+        raw = ismrmrd.Raw(scan, lambda text: _warn(f"{path}: {text}"))
+        if only in (None, "kspace"):
+            bytes_needed = 8 * int(np.prod(raw.shape, dtype=object))
+            files.check_expansion(bytes_needed, path.stat().st_size, str(path))
+            found["kspace"] = raw.kspace()
+        voxel = raw.voxel()
+        if only in (None, "voxel_mm") and voxel is not None:
+            found["voxel_mm"] = voxel
+    except InputError as error:
+        said = str(error)
+        raise InputError(said if said.startswith(str(path)) else f"{path}: {said}") from error
+    return found
 
 
 def _is_numeric(item: Any) -> bool:

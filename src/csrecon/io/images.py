@@ -281,6 +281,11 @@ def _as_text(suffix: str, text: str) -> dict[str, Any]:
     return {places[suffix]: text} if suffix in places else {}
 
 
+def phase(pixels: NDArray[Any]) -> NDArray[Any]:
+    """The phase of complex pixels, −π…π as 0…1."""
+    return np.asarray(np.angle(pixels) / (2 * np.pi) + 0.5)
+
+
 def refuse_other(target: Path) -> None:
     """Raise UsageError if a PNG is there that `encode` has not written with its facts.
 

@@ -1,5 +1,6 @@
 """NIfTI volumes as axial slices, with nibabel (the extra `mri`)."""
 
+import gzip
 import math
 import zlib
 from functools import lru_cache
@@ -12,12 +13,58 @@ from numpy.typing import NDArray
 from csrecon.errors import InputError, UsageError
 from csrecon.io.files import check_expansion, reading, require_file
 
-SUFFIXES = (".nii", ".nii.gz")
+SUFFIXES = (".nii.gz", ".nii")
+
+Voxel = tuple[float, float, float]
+"""Distances in mm from slice to slice, row to row and column to column."""
+
+UNIT: Voxel = (1.0, 1.0, 1.0)
+
+_DESCRIBED = 79  # bytes of a description
+
+
+def suffix(path: Path) -> str:
+    """The suffix of a NIfTI file as it is spelled; empty for other files."""
+    name = path.name.lower()
+    found = next((len(known) for known in SUFFIXES if name.endswith(known)), 0)
+    return path.name[len(name) - found :] if found else ""
 
 
 def is_volume(path: Path) -> bool:
     """Whether the name is that of a NIfTI file."""
-    return path.name.lower().endswith(SUFFIXES)
+    return bool(suffix(path))
+
+
+def check_installed(path: Path) -> Any:
+    """The module nibabel, which reads and writes `path`.
+
+    Raises:
+        UsageError: it is missing.
+    """
+    try:
+        import nibabel  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise UsageError(f"{path}: NIfTI needs nibabel: pip install 'csrecon[mri]'.") from error
+    return nibabel
+
+
+def write(path: Path, slices: NDArray[Any], voxel: Voxel = UNIT, described: str = "") -> None:
+    """Write slices (S, H, W) as float32; `read` gives the same ones, in the same order.
+
+    Their rows go from the front to the back and their columns from left to right: the affine is
+    diagonal, with the sizes of a voxel, and its origin is the first voxel. What is described goes
+    into the header. A path that ends in .gz is compressed.
+
+    Raises:
+        UsageError: nibabel is missing.
+    """
+    nibabel = check_installed(path)
+    values = np.ascontiguousarray(slices[:, ::-1].transpose(2, 1, 0), np.float32)
+    made = nibabel.Nifti1Image(values, np.diag([*reversed(voxel), 1.0]))
+    made.header.set_xyzt_units("mm")
+    made.header["descrip"] = described.encode()[:_DESCRIBED]
+    content: bytes = made.to_bytes()
+    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix.lower() == ".gz" else content)
 
 
 def read(path: Path) -> NDArray[np.float32]:
@@ -50,16 +97,13 @@ def canonical(path: Path) -> NDArray[np.float32]:
         InputError: damaged, not a volume of three axes, or values that are not finite.
         UsageError: nibabel is missing.
     """
-    try:
-        import nibabel  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise UsageError(f"{path}: NIfTI needs nibabel: pip install 'csrecon[mri]'.") from error
+    nibabel = check_installed(path)
     require_file(path)
     try:
         with reading(path):
             stored: Any = nibabel.load(path)
             check_expansion(4 * math.prod(stored.shape), path.stat().st_size, str(path))
-            upright: Any = nibabel.as_closest_canonical(stored)  # type: ignore[no-untyped-call]
+            upright: Any = nibabel.as_closest_canonical(stored)
             values = np.asarray(upright.dataobj, np.float32)
     except (nibabel.filebasedimages.ImageFileError, ValueError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: not a readable NIfTI file ({error}).") from error

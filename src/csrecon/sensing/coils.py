@@ -1,22 +1,30 @@
 """Coil sensitivities from the calibration region: the centre of k-space, if all of it was measured.
 
-The images of its frequencies alone, windowed, have low resolution, as sensitivities are smooth.
-Divided by their root sum of squares they are maps with Σ|S|² = 1, whose phase has that of the image
-in it.
+* `image`: the images of its frequencies alone, windowed, have low resolution, as sensitivities are
+  smooth. Divided by their root sum of squares they are maps with Σ|S|² = 1, whose phase has that of
+  the image in it.
+* `espirit`: the eigenvectors, in every pixel, of the projection onto k-space that is consistent
+  with the region, with Σ|S|² = 1, and zero where the eigenvalue is not 1: where no signal is.
 
-Source: McKenzie et al., MRM 2002 (self-calibrating parallel imaging).
+Source: McKenzie et al., MRM 2002 (self-calibrating parallel imaging); Uecker et al., MRM 2014
+(ESPIRiT).
 """
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from csrecon.errors import InputError
+from csrecon.errors import InputError, UsageError, nearest
 from csrecon.sensing.operators.masks import Mask
 
 LEAST = 6
 """Frequencies of a side of a calibration region."""
 
 _MOST = 32
+_LEAST_ESPIRIT, _CALIBRATED = 16, 24  # frequencies of a side that ESPIRiT needs, and takes
 
 _Complex = NDArray[np.complex64]
 
@@ -49,21 +57,30 @@ def _whole(mask: Mask, rows: int, columns: int) -> bool:
     return bool(mask[_box(mask.shape, (rows, columns))].all())
 
 
+def _calibration(mask: Mask, least: int, label: str) -> tuple[int, int]:
+    """Sides of the calibration region of a mask with zero frequency in the corner.
+
+    Raises:
+        InputError: it has fewer than `least` frequencies of a side.
+    """
+    rows, columns = region(np.fft.fftshift(mask))
+    needed = tuple(min(least, side) for side in mask.shape)
+    if rows < needed[0] or columns < needed[1]:
+        raise InputError(
+            f"{label}: no calibration region: the measured box round zero frequency has "
+            f"{rows}×{columns} frequencies, and sensitivities need {needed[0]}×{needed[1]}. Give "
+            "them with --sensitivities FILE."
+        )
+    return rows, columns
+
+
 def estimate(values: _Complex, mask: Mask, label: str = "k-space") -> _Complex:
     """Maps (coils, H, W) of k-space (coils, H, W) with zero frequency in the corner.
 
     Raises:
         InputError: no calibration region of at least 6×6 frequencies.
     """
-    shifted = np.fft.fftshift(mask)
-    rows, columns = region(shifted)
-    least = tuple(min(LEAST, side) for side in mask.shape)
-    if rows < least[0] or columns < least[1]:
-        raise InputError(
-            f"{label}: no calibration region: the measured box round zero frequency has "
-            f"{rows}×{columns} frequencies, and sensitivities need {least[0]}×{least[1]}. Give "
-            "them with --sensitivities FILE."
-        )
+    rows, columns = _calibration(mask, LEAST, label)
     sides = min(rows, _MOST), min(columns, _MOST)
     window = np.zeros(mask.shape, np.float32)
     window[_box(mask.shape, sides)] = (
@@ -74,3 +91,59 @@ def estimate(values: _Complex, mask: Mask, label: str = "k-space") -> _Complex:
     flat = np.full_like(images, len(images) ** -0.5)  # where there is no signal at all
     np.divide(images, total, out=flat, where=total > 0)
     return np.asarray(flat, np.complex64)
+
+
+def _espirit_app() -> Any:
+    """SigPy's class for ESPIRiT.
+
+    Raises:
+        UsageError: SigPy is missing.
+    """
+    try:
+        from sigpy.mri.app import EspiritCalib  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise UsageError("estimate espirit needs SigPy: pip install 'csrecon[espirit]'.") from error
+    return EspiritCalib
+
+
+def espirit(values: _Complex, mask: Mask, label: str = "k-space") -> _Complex:
+    """Maps as `estimate`, by ESPIRiT: where k-space is not explained by them, they are zero.
+
+    Raises:
+        UsageError: SigPy is missing.
+        InputError: no calibration region of at least 16×16 frequencies.
+    """
+    app = _espirit_app()
+    width = min(*_calibration(mask, _LEAST_ESPIRIT, label), _CALIBRATED)
+    images = np.fft.ifftshift(np.fft.ifft2(values, norm="ortho"), axes=(1, 2))
+    centred = np.fft.fftshift(np.fft.fft2(images, norm="ortho"), axes=(1, 2)).astype(np.complex64)
+    made = app(centred, calib_width=width, show_pbar=False).run()
+    return np.asarray(made, np.complex64)
+
+
+def check_estimate(name: str) -> None:
+    """Raise UsageError for an unknown estimate, or one whose package is missing."""
+    if name != AUTO and name not in ESTIMATES:
+        raise UsageError(f"estimate {name!r}: {nearest(name, [AUTO, *ESTIMATES])}")
+    if name == "espirit":
+        _espirit_app()
+
+
+def chosen(name: str, mask: Mask) -> str:
+    """The name of an estimate for a mask with zero frequency in the corner.
+
+    `auto` is `espirit` where SigPy is installed and the calibration region is large enough, else
+    `image`.
+    """
+    if name != AUTO:
+        return name
+    large = min(region(np.fft.fftshift(mask))) >= _LEAST_ESPIRIT
+    return "espirit" if large and importlib.util.find_spec("sigpy") else "image"
+
+
+AUTO = "auto"
+ESTIMATES: dict[str, Callable[[_Complex, Mask, str], _Complex]] = {
+    "image": estimate,
+    "espirit": espirit,
+}
+"""How maps (coils, H, W) are estimated from k-space (coils, H, W), its mask, and its name."""

@@ -119,8 +119,10 @@ class Scan:
         maps: sensitivities (slices or 1, coils, H, W); None to estimate them.
         centered: whether zero frequency is in the middle; None to detect it.
         label: name in messages.
+        estimate: how maps are estimated, `auto` or a name of coils.ESTIMATES.
 
     Raises:
+        UsageError: an unknown estimate, or one that needs a package.
         InputError: real, or not finite, or all zero; a mask or maps that do not fit; a centre that
             cannot be told.
     """
@@ -130,14 +132,12 @@ class Scan:
     maps: NDArray[Any] | None = None
     centered: bool | None = None
     label: str = "k-space"
+    estimate: str = coils.AUTO
 
     def __post_init__(self) -> None:
         """Check everything, so that a slice cannot fail for what all have in common."""
-        if self.values.dtype.kind != "c":
-            raise InputError(
-                f"{self.label}: k-space of type {self.values.dtype}, and complex numbers are "
-                "needed. Nothing is cast silently: save real + 1j·imaginary."
-            )
+        coils.check_estimate(self.estimate)
+        check_complex(self.values, self.label)
         _check_finite(self.values, self.label)
         if not self.values.any():
             raise InputError(f"{self.label}: every value is zero: no frequency was measured.")
@@ -267,7 +267,7 @@ class Scan:
     def measurement(self, index: int) -> Measurement:
         """The measurement of a slice, divided by `scale`, so that images lie about in [0, 1].
 
-        Several coils without maps have them estimated (coils.estimate).
+        Several coils without maps have them estimated.
 
         Raises:
             InputError: as in `masked`; no calibration region, and no maps.
@@ -277,18 +277,32 @@ class Scan:
         operator: LinearOperator = sampling
         kept = values[:, mask]
         if len(values) > 1 or self.maps is not None:
-            maps = self.maps
-            found = (
-                coils.estimate(values, mask, f"{self.label}, slice {index}")
-                if maps is None
-                else maps[index % len(maps)].astype(np.complex64)
-            )
-            operator = SenseOperator(sampling, found)
+            operator = SenseOperator(sampling, self._maps(index, values, mask))
         else:
             kept = kept[0]
         y = torch.from_numpy(np.ascontiguousarray(kept / np.float32(self.scale)))
         made = Measurement.of(operator, y[None], PixelFormat("complex"))
         return Measurement(made.operator, made.y, made.format, scale=self.scale)
+
+    def _maps(self, index: int, values: _Complex, mask: Mask) -> _Complex:
+        """The given maps of a slice (coils, H, W), or else the estimated ones."""
+        if self.maps is not None:
+            return np.asarray(self.maps[index % len(self.maps)], np.complex64)
+        how = coils.chosen(self.estimate, mask)
+        if index == 0 and self.estimate == coils.AUTO:
+            log.info("%s: sensitivities are estimated by --estimate %s.", self.label, how)
+        return coils.ESTIMATES[how](values, mask, f"{self.label}, slice {index}")
+
+
+def check_complex(values: NDArray[Any], label: str) -> None:
+    """Raise InputError for k-space of real numbers."""
+    if values.dtype.kind == "c":
+        return
+    pairs = ", such as k[..., 0] + 1j * k[..., 1]" if values.shape[-1:] == (2,) else ""
+    raise InputError(
+        f"{label}: k-space of type {values.dtype}, and complex numbers are needed. Nothing is cast "
+        f"silently: save real + 1j·imaginary{pairs}."
+    )
 
 
 def _check_finite(values: NDArray[Any], label: str) -> None:
