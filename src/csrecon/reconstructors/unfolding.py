@@ -90,7 +90,8 @@ class ProxBlock(nn.Module, ABC):
     Attributes:
         channels: the most that its images may have: 1 for real images, 2 for complex ones too.
         sites: rows of gains that it takes.
-        reach: radius of the receptive field of `prox` in pixels: the margin that a tile needs.
+        reach: radius of the receptive field of `prox` in pixels: the margin that a tile needs;
+            None for blocks that depend on all of an image, which is never cut into tiles.
         stride: the image is padded to multiples of it, by replication at the bottom and right;
             features have 1/stride of the resolution.
         penalised: whether training uses the penalty of `prox`; if not, it is not computed.
@@ -99,7 +100,7 @@ class ProxBlock(nn.Module, ABC):
 
     channels: int = 1
     sites = 1
-    reach: int
+    reach: int | None
     stride = 1
     penalised = True
     noise: float | None = None
