@@ -3,8 +3,6 @@
 import itertools
 import json
 from dataclasses import replace
-import json
-from dataclasses import replace
 from statistics import fmean
 
 import nibabel
@@ -12,19 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from PIL import Image
 
-import csrecon
 import csrecon
 from csrecon.errors import InputError, UsageError
 from csrecon.reconstructors.base import State
 from csrecon.reconstructors.blueprint import Blueprint
 from csrecon.reconstructors.nets.frcoast import FrcoastBlock
-from csrecon.reconstructors.base import State
-from csrecon.reconstructors.blueprint import Blueprint
-from csrecon.reconstructors.nets.frcoast import FrcoastBlock
 from csrecon.sensing.operators import FourierOperator
-from csrecon.sensing.operators.masks import MASKS
 from csrecon.sensing.operators.masks import MASKS
 from csrecon.training import slices
 from csrecon.training.data import Patches
@@ -110,16 +102,6 @@ def test_volumes_have_their_share_of_the_patches(volume, tmp_path):
     assert (alone.amin(dim=(1, 2, 3)) < 1).all()
 
 
-def test_volumes_have_their_share_of_the_patches(volume, tmp_path):
-    Image.fromarray(np.full((30, 30), 255, np.uint8)).save(tmp_path / "white.png")
-    options = DataOptions(patch=24, scales=(1,), volumes=0.25)
-    patches = Patches([volume, tmp_path / "white.png"], options, CPU, 0)
-    x = patches.batch(400, torch.Generator().manual_seed(0))
-    assert 0.18 < float((x.amin(dim=(1, 2, 3)) < 1).float().mean()) < 0.32
-    alone = Patches([volume], options, CPU, 0).batch(4, torch.Generator())
-    assert (alone.amin(dim=(1, 2, 3)) < 1).all()
-
-
 def test_every_step_has_a_mask_of_its_own():
     task, draw = MriOptions(noise=0.1).begin(0), torch.Generator().manual_seed(0)
     cameras = [task.draw(step, draw) for step in range(400)]
@@ -132,40 +114,12 @@ def test_every_step_has_a_mask_of_its_own():
     assert 0.65 < np.mean([camera.sigma == 0 for camera in cameras]) < 0.85
     x = torch.rand(2, 1, 24, 32, generator=draw)
     assert not any(camera.is_complex or camera.coils > 1 for camera in cameras)
-    assert not any(camera.is_complex or camera.coils > 1 for camera in cameras)
     noisy = next(camera for camera in cameras if camera.sigma > 0.02)
     m = noisy(x, draw)
     assert isinstance(m.operator, FourierOperator)
     assert m.noise == noisy.sigma
     assert float((m.y - m.operator(x)).std()) == pytest.approx(noisy.sigma, rel=0.1)
     assert torch.equal(noisy(x, draw).operator.index, m.operator.index)
-
-
-def test_images_with_a_phase_and_coils_are_as_frequent_as_asked():
-    task = MriOptions(complex=0.4, coils=(1, 1, 4, 8)).begin(0)
-    draw = torch.Generator().manual_seed(0)
-    cameras = [task.draw(step, draw) for step in range(400)]
-    assert 0.33 < np.mean([camera.is_complex for camera in cameras]) < 0.47
-    assert 0.43 < np.mean([camera.coils == 1 for camera in cameras]) < 0.57
-    assert {camera.coils for camera in cameras} == {1, 4, 8}
-
-
-@pytest.mark.parametrize("kind", MASKS)
-@pytest.mark.parametrize("coils", [1, 4])
-@pytest.mark.parametrize("is_complex", [False, True], ids=["real", "complex"])
-def test_the_operators_of_training_keep_the_contract(kind, coils, is_complex):
-    camera = MaskCamera(kind, 0.3, 5, is_complex=is_complex, coils=coils)
-    patches = torch.rand(2, 1, 16, 24, generator=torch.Generator().manual_seed(0))
-    x = camera.images(patches)
-    assert x.shape == (2, 1 + is_complex, 16, 24)
-    torch.testing.assert_close(torch.linalg.vector_norm(x, dim=1, keepdim=True), patches)
-    m = camera(x, torch.Generator())
-    check_operator(m.operator)
-    assert torch.equal(m.y, m.operator(x))
-    assert m.normalized() is m
-    turned = replace(camera, seed=4)(x.mT.contiguous(), torch.Generator())
-    fourier = [one.operator if coils == 1 else one.operator.sampling for one in (m, turned)]
-    assert np.array_equal(fourier[0].mask, fourier[1].mask.T)  # columns instead of rows
 
 
 def test_images_with_a_phase_and_coils_are_as_frequent_as_asked():
@@ -229,7 +183,8 @@ def test_the_variants_are_compared_under_one_recipe():
     assert alone[0] == alone[1] == alone[2]
     drawn = [plan.blueprint() for plan in plans]
     assert {one.block.name for one in drawn} == {"disco", "fno", "frcoast"}
-    assert len({one.model_copy(update={"block": None}) for one in drawn}) == 1
+    same = [one.model_dump(exclude={"block"}) for one in drawn]
+    assert same[0] == same[1] == same[2]
     assert sum(p.numel() for p in drawn[2].build().parameters()) == 237_381
 
 
@@ -267,42 +222,6 @@ def test_rotation_turns_the_image_and_not_the_operator():
             x = x - net.blocks[0].rho * gradient
             torch.testing.assert_close(step.image, x, atol=1e-5, rtol=0)
             gradient = m.gradient(x)
-
-
-def test_complex_and_real_images_have_one_set_of_weights():
-    """At first real images are those of `frcoast`; with any weights they stay real."""
-    source = csrecon.load("frcoast").at(3)
-    blueprint = cards.card("mri-frcoast").blueprint().model_dump()
-    blueprint["start"] = source_start = {"name": "markov"}
-    target = Blueprint.model_validate(blueprint).build().eval().at(3)
-    assert source_start == json.loads(source.blueprint)["start"]
-    widen(source, target)
-    x = torch.rand(1, 1, 34, 37, generator=torch.Generator().manual_seed(0))
-    m = MaskCamera("radial", 0.3, 4)(x, torch.Generator())
-    with torch.inference_mode():
-        torch.testing.assert_close(target(m), source(m))
-        torch.manual_seed(0)
-        for value in target.parameters():
-            value.add_(0.01 * torch.randn(value.shape))
-        assert target(m).shape == x.shape
-    for coils in (1, 4):
-        for is_complex in (False, True):
-            camera = MaskCamera("random1d", 0.3, 5, is_complex=is_complex, coils=coils)
-            check_reconstructor(target, camera(camera.images(x), torch.Generator()))
-
-
-def test_a_real_image_is_a_complex_one_without_imaginary_part():
-    torch.manual_seed(0)
-    block = FrcoastBlock(5, channels=2).eval()
-    state = State(torch.rand(2, 1, 6, 8), torch.rand(2, 5, 3, 4))
-    gradient, gain = torch.rand(2, 1, 6, 8), torch.rand(2, 5)
-    none = torch.zeros(2, 1, 6, 8)
-    with torch.no_grad():
-        real, _ = block.prox(state, gradient, gain)
-        padded = State(torch.cat([state.image, none], dim=1), state.features)
-        both, _ = block.prox(padded, torch.cat([gradient, none], dim=1), gain)
-    torch.testing.assert_close(real.image, both.image[:, :1])
-    torch.testing.assert_close(real.features, both.features)
 
 
 def test_complex_and_real_images_have_one_set_of_weights():
