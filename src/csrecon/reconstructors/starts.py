@@ -10,10 +10,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from csrecon.errors import InputError
+from csrecon.reconstructors.schedule import Count
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.operators import BlockOperator
 from csrecon.sensing.operators.sampling import Sampling
 
+_ITERATIONS, _RESIDUAL = 30, 1e-3  # of conjugate gradients: most, and when to stop earlier
 _Side = Annotated[int, Field(ge=1, le=2**14)]
 
 
@@ -76,11 +78,19 @@ class MarkovStart(nn.Module):
     For blocks the model is that of single blocks, and the estimate is one matrix for all of them,
     computed once per Φ. For other operators, and blocks of very many measurements, conjugate
     gradients solve the system for whole images.
+
+    Args:
+        iterations: the most of conjugate gradients. With several coils few of them regularize the
+            estimate, which noise would spoil.
     """
 
     mean = 0.5
     correlation = 0.95
     jitter = 1e-3
+
+    def __init__(self, iterations: Count = _ITERATIONS) -> None:
+        super().__init__()
+        self.iterations = iterations
 
     def forward(self, m: Measurement) -> tuple[Tensor, Tensor]:
         """Images (B, C, H, W), and the gradient of the data-fidelity term there."""
@@ -131,12 +141,13 @@ class MarkovStart(nn.Module):
             return data + self.jitter * _decorrelated(x, self.correlation)
 
         b: Tensor = operator.adjoint(m.y - operator(flat))
-        return flat + conjugate_gradients(system, lambda x: _filtered(x, 1 / known), b)
+        return flat + conjugate_gradients(
+            system, lambda x: _filtered(x, 1 / known), b, self.iterations
+        )
 
 
 LARGEST_SYSTEM = 1500
 """Measurements of a block whose system is solved at once, by the Markov start."""
-_ITERATIONS, _RESIDUAL = 30, 1e-3  # of conjugate gradients: most, and when to stop earlier
 _kept: WeakKeyDictionary[Sampling, dict[Hashable, Tensor]] = WeakKeyDictionary()
 
 
@@ -175,7 +186,10 @@ def _filtered(x: Tensor, response: Tensor) -> Tensor:
 
 
 def conjugate_gradients(
-    system: Callable[[Tensor], Tensor], precondition: Callable[[Tensor], Tensor], b: Tensor
+    system: Callable[[Tensor], Tensor],
+    precondition: Callable[[Tensor], Tensor],
+    b: Tensor,
+    iterations: int = _ITERATIONS,
 ) -> Tensor:
     """Solve system(x) = b for every image of the batch; the system is positive definite."""
     own = tuple(range(1, b.ndim))  # the dimensions of one image
@@ -183,7 +197,7 @@ def conjugate_gradients(
     direction = near = precondition(b)
     power = (residual * near).sum(own, keepdim=True)
     enough = _RESIDUAL**2 * power
-    for _ in range(_ITERATIONS):
+    for _ in range(iterations):
         going = power > enough  # an image that is done does not depend on the others
         if not bool(going.any()):
             break

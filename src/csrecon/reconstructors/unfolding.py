@@ -88,18 +88,19 @@ class ProxBlock(nn.Module, ABC):
     """One layer: a learned step length ρ and a proximal network.
 
     Attributes:
-        channels: of its images: 1, or 2 for complex ones.
+        channels: the most that its images may have: 1 for real images, 2 for complex ones too.
         sites: rows of gains that it takes.
-        reach: radius of the receptive field of `prox` in pixels: the margin that a tile needs.
+        reach: radius of the receptive field of `prox` in pixels: the margin that a tile needs;
+            None for blocks that depend on all of an image, which is never cut into tiles.
         stride: the image is padded to multiples of it, by replication at the bottom and right;
             features have 1/stride of the resolution.
         penalised: whether training uses the penalty of `prox`; if not, it is not computed.
         noise: of a denoiser for one noise level, its σ; None for others.
     """
 
-    channels = 1
+    channels: int = 1
     sites = 1
-    reach: int
+    reach: int | None
     stride = 1
     penalised = True
     noise: float | None = None
@@ -254,10 +255,10 @@ class Unfolding(nn.Module):
             )
 
     def _check(self, m: Measurement) -> None:
-        """Refuse another number of channels; warn about conditions outside the training."""
+        """Refuse images of too many channels; warn about conditions outside the training."""
         channels = m.operator.domain[0]
         known = cast(ProxBlock, self.blocks[0]).channels
-        if channels != known:
+        if channels > known:
             raise UsageError(
                 f"this network reconstructs images of {known} channel(s), and the measurement is "
                 f"of {'a complex image' if channels == 2 else f'{channels} channels'}. Use a "
@@ -299,8 +300,8 @@ class Unfolding(nn.Module):
             m: the measurement; its operator should have ‖A‖ ≤ 1 (Measurement.normalized).
 
         Raises:
-            UsageError: counts that this network does not allow, images with another number of
-                channels, or `blockwise` without block sampling.
+            UsageError: counts that this network does not allow, images with too many channels, or
+                `blockwise` without block sampling.
         """
         self._check(m)
         condition = Condition(m.operator.ratio, m.noise)

@@ -3,7 +3,7 @@
 The receptive field of `prox` has a radius of `reach` pixels, so a tile with a margin of that many
 pixels, clipped at the image border, gives exactly the result of the whole image. Tiles begin at
 multiples of the block's stride, and features are cropped with the image. The memory of the
-convolutions then depends on the tile, not on the image.
+convolutions then depends on the tile, not on the image. A block without a reach gets whole images.
 """
 
 import logging
@@ -91,10 +91,11 @@ def _windows(
     height: int, width: int, side: int, block: ProxBlock
 ) -> Iterator[tuple[Window, Window, Window]]:
     """Every tile: its window, its window with margin, and its window inside the latter."""
-    if height * width <= side**2:
-        side = max(height, width)
-    for rows in _spans(height, side, block.reach, block.stride):
-        for columns in _spans(width, side, block.reach, block.stride):
+    reach = block.reach
+    if height * width <= side**2 or reach is None:
+        side, reach = max(height, width), 0
+    for rows in _spans(height, side, reach, block.stride):
+        for columns in _spans(width, side, reach, block.stride):
             yield (rows[0], columns[0]), (rows[1], columns[1]), (rows[2], columns[2])
 
 

@@ -42,10 +42,13 @@ class Patches:
         sizes: Collection[int] = (),
     ) -> None:
         self._patch, self._intensity = options.patch, options.intensity
+        self._share = options.volumes
         sizes = sizes or [options.patch]
-        found = (plane for path in paths for plane in _planes(path))
-        scaled = (one for plane in found for one in _scaled(plane, options.scales))
-        planes = [plane for plane in scaled if min(plane.shape) >= min(sizes)]
+        found = ((plane, volumes.is_volume(path)) for path in paths for plane in _planes(path))
+        scaled = ((one, of) for plane, of in found for one in _scaled(plane, options.scales))
+        kept = [(plane, of) for plane, of in scaled if min(plane.shape) >= min(sizes)]
+        planes = [plane for plane, _ in kept]
+        self._is_volume = torch.tensor([of for _, of in kept])
         largest = max(sizes)
         if not any(min(plane.shape) >= largest for plane in planes):
             raise InputError(f"no training image is as large as a patch of {largest}×{largest}.")
@@ -62,6 +65,11 @@ class Patches:
     def _corners(self, count: int, draw: torch.Generator, patch: int) -> Tensor:
         """(count, 2): index of a crop's first pixel in the flat array, and the row length."""
         room = (self._shapes - patch + 1).clamp(min=0).prod(dim=1).double()
+        of_volumes = room[self._is_volume].sum()
+        of_images = room.sum() - of_volumes
+        if self._share is not None and of_volumes > 0 and of_images > 0:
+            even = room / torch.where(self._is_volume, of_volumes, of_images)
+            room = even * torch.where(self._is_volume, self._share, 1 - self._share)
         which = torch.multinomial(room, count, replacement=True, generator=draw)
         free = self._shapes[which] - patch + 1
         top, left = (torch.rand(count, 2, generator=draw) * free).long().unbind(1)

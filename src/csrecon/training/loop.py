@@ -64,7 +64,7 @@ class Objective(nn.Module):
         return torch.relu(now - before).mean()
 
     def forward(self, m: Measurement, x: Tensor, counts: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """The loss of patches x (B, 1, H, W), and the MSE of the last iterate."""
+        """The loss of images x (B, C, H, W), and the MSE of the last iterate."""
         recipe = self.options
         errors, penalties = [], []
         for step in self.network.at(counts).steps(m):
@@ -218,7 +218,7 @@ class Trainer:
             stage = recipe.stage(self.progress)
             counts = self._counts(stage.cap)
             batch, patch = recipe.batch(stage)
-            x = self.patches.batch(batch, self._own, patch)
+            x = camera.images(self.patches.batch(batch, self._own, patch))
             m = camera(x, self._common)
             with setup.autocast():
                 loss, mse = self._objective(m, x, counts)

@@ -44,7 +44,7 @@ class Muon(torch.optim.Optimizer):
         kernels: list[nn.Parameter] = []
         rest: list[nn.Parameter] = []
         for name, parameter in network.named_parameters():
-            inner = parameter.ndim == 4 and "tail" not in name.split(".")
+            inner = parameter.ndim > 2 and "tail" not in name.split(".")
             (kernels if inner else rest).append(parameter)
         groups: list[dict[str, Any]] = [
             {"params": kernels, "orthogonal": True},

@@ -69,6 +69,8 @@ class DataOptions(_Part):
         scales: every image is also used at these sizes.
         patch: side of a training patch in pixels.
         batch: patches per step and process.
+        volumes: share of the patches that is of volumes, if there are images as well; None draws
+            every position in them equally often.
         intensity: v ≥ 0: a patch x becomes g x^γ, with γ from 1/(1 + v) to 1 + v and g from
             1/(1 + v) to 1, both uniform in their logarithms.
     """
@@ -80,6 +82,7 @@ class DataOptions(_Part):
     )
     patch: int = Field(default=66, ge=8, le=4096)
     batch: int = Field(default=8, ge=1, le=2**16)
+    volumes: float | None = Field(default=None, ge=0, le=1)
     intensity: float = Field(default=0.0, ge=0, le=10)
 
 

@@ -3,7 +3,7 @@
 A network of 5 layers with 4 iterations each equals 20 layers with copies of its weights, with the
 gains folded into them and the kernels rotated. Training starts from these instead of from random
 weights, and the copies diverge. `widen` is for a network with the same layers whose modulation has
-more inputs.
+more inputs, or whose images may also have an imaginary part.
 """
 
 import torch
@@ -89,18 +89,32 @@ def unroll(source: Unfolding, target: Unfolding) -> None:
         gains_of.linear.bias.copy_(1 - slope[0] * levels.mean())
 
 
+def _grown(name: str, parameter: Tensor) -> int | None:
+    """The axis of a parameter along which `widen` may add to it."""
+    if name.startswith("modulation.") and parameter.ndim == 2:
+        return 1
+    if name.endswith(".head.weight"):
+        return 1
+    return 0 if name.endswith((".tail.weight", ".tail.bias")) else None
+
+
 @torch.no_grad()
 def widen(source: Unfolding, target: Unfolding) -> None:
-    """Copy the weights of `source` to `target`; further inputs of its modulation have weight 0.
+    """Copy the weights of `source` to `target`, where what is new has weight 0.
+
+    New are the last inputs of its modulation, and a second channel: the last inputs of its heads
+    and outputs of its tails. At first an imaginary part is then changed by gradient steps alone.
 
     Raises:
-        UsageError: networks that differ in more than the last inputs of the modulation.
+        UsageError: networks that differ in more.
     """
     state = source.state_dict()
     for name, parameter in target.state_dict().items():
-        if name.startswith("modulation.") and name in state and parameter.ndim == 2:
-            more = parameter.shape[1] - state[name].shape[1]
-            state[name] = pad(state[name], (0, max(0, more)))
+        axis = _grown(name, parameter)
+        if axis is not None and name in state and state[name].ndim == parameter.ndim:
+            more = parameter.shape[axis] - state[name].shape[axis]
+            sides = [0, 0] * (parameter.ndim - axis - 1) + [0, max(0, more)]
+            state[name] = pad(state[name], sides)
     try:
         target.load_state_dict(state)
     except RuntimeError as error:

@@ -1,54 +1,61 @@
 """FR-COAST: COAST with recursion in feature space, computed at half resolution.
 
-With u the pixel-unshuffle by 2 and r = x - ρ∇ the gradient step:
-f = head(u([r, 4∇])) + c ⊙ f_previous; three units f ← f + α ⊙ conv(ReLU(conv(f)));
-x = r + u⁻¹(tail(f)). f is carried to the next iteration and rotated with the image. All
-convolutions are 3×3 with bias; α and c are the two rows of gains.
+With u the pixel-unshuffle by 2: lift(z) = head(u(z)); refine(f) is three units
+f ← f + α ⊙ conv(ReLU(conv(f))); project(f) = u⁻¹(tail(f)). All convolutions are 3×3 with bias.
 
-Source: R, section 5, names recursion in feature space as future work; the residual units are
-COAST's (C, section III).
+With two channels the same weights serve complex and real images: for a real one the imaginary part
+is zero in what the head gets, and what the tail gives for it is left out. So neither is computed.
+
+Source: R, section 5; the residual units are COAST's (C, section III).
 """
 
-import torch
+from typing import Literal
+
 from torch import Tensor, nn
-from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+from torch.nn.functional import conv2d, pixel_shuffle, pixel_unshuffle
 
-from csrecon.reconstructors.base import State
 from csrecon.reconstructors.nets.coast import UNITS, ResidualUnit
+from csrecon.reconstructors.nets.recurrent import RecurrentBlock
 from csrecon.reconstructors.schedule import Count
-from csrecon.reconstructors.unfolding import ProxBlock
-
-_GRADIENT_SCALE = 4.0  # scales the gradient to the magnitude of the features
 
 
-class FrcoastBlock(ProxBlock):
-    """One FR-COAST layer."""
+class FrcoastBlock(RecurrentBlock):
+    """One FR-COAST layer.
 
-    sites = 2
+    Args:
+        features: of the state.
+        channels: 1 for real images, 2 for real and complex ones.
+    """
+
     stride = 2
     reach = stride * (2 + 2 * UNITS)
 
-    def __init__(self, features: Count = 32) -> None:
+    def __init__(self, features: Count = 32, channels: Literal[1, 2] = 1) -> None:
         super().__init__()
         self.features = features
-        planes = self.stride**2 * self.channels
+        self.channels = channels
+        planes = self.stride**2 * channels
         self.head = nn.Conv2d(2 * planes, features, 3, padding=1)
         self.residual = nn.ModuleList(ResidualUnit(features) for _ in range(UNITS))
         self.tail = nn.Conv2d(features, planes, 3, padding=1)
 
-    def begin(self, x: Tensor) -> State:
-        """x⁰ and zero features."""
-        height, width = (side // self.stride for side in x.shape[-2:])
-        return State(x, x.new_zeros(x.shape[0], self.features, height, width))
+    def lift(self, inputs: Tensor) -> Tensor:
+        """Features at half resolution."""
+        return _first(self.head, pixel_unshuffle(inputs, self.stride), self.features)
 
-    def prox(self, state: State, gradient: Tensor, gain: Tensor) -> tuple[State, Tensor]:
-        """One iteration on image and features; there is no penalty."""
-        assert state.features is not None
-        r = self.descend(state, gradient)
-        inputs = torch.cat([r, _GRADIENT_SCALE * gradient], dim=1)
-        f = self.head(pixel_unshuffle(inputs, self.stride))
-        f = f + gain[1].to(f.dtype).view(-1, 1, 1) * state.features.to(f.dtype)
+    def refine(self, f: Tensor, gain: Tensor) -> Tensor:
+        """The residual units."""
         for unit in self.residual:
-            f = unit(f, gain[0])
-        image = r + pixel_shuffle(self.tail(f), self.stride)
-        return State(image, f), r.new_zeros(())
+            f = unit(f, gain)
+        return f
+
+    def project(self, f: Tensor, channels: int) -> Tensor:
+        """The change of the image."""
+        return pixel_shuffle(_first(self.tail, f, self.stride**2 * channels), self.stride)
+
+
+def _first(conv: nn.Conv2d, x: Tensor, outputs: int) -> Tensor:
+    """A 3×3 convolution with the kernels of its first inputs, those in x, and first outputs."""
+    bias = conv.bias
+    assert bias is not None
+    return conv2d(x, conv.weight[:outputs, : x.shape[1]], bias[:outputs], padding=1)

@@ -26,8 +26,11 @@ class Camera(Protocol):
     def ratio(self) -> float:
         """The nominal m/n of the step."""
 
+    def images(self, x: Tensor) -> Tensor:
+        """The images (B, C, H, W) that it measures, from patches (B, 1, H, W) in [0, 1]."""
+
     def __call__(self, x: Tensor, draw: torch.Generator) -> Measurement:
-        """Measure images (B, C, H, W) in [0, 1], on their device."""
+        """Measure images (B, C, H, W), on their device."""
 
 
 class Task(Protocol):

@@ -110,6 +110,10 @@ class BlockCamera:
     kind: str
     side: int
 
+    def images(self, x: Tensor) -> Tensor:
+        """The patches themselves."""
+        return x
+
     def __call__(self, x: Tensor, draw: torch.Generator) -> Measurement:
         """Measure (B, 1, H, W)."""
         sigma = self.task.draw_noise(draw)

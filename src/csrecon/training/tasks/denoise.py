@@ -45,6 +45,10 @@ class NoiseCamera:
     sigma: float
     ratio: float = 1.0
 
+    def images(self, x: Tensor) -> Tensor:
+        """The patches themselves."""
+        return x
+
     def __call__(self, x: Tensor, draw: torch.Generator) -> Measurement:
         """Add noise to (B, 1, H, W)."""
         channels, height, width = x.shape[1:]
