@@ -19,7 +19,8 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("CSRECON_SHARED", ROOT.parent / "shared"))
 
-torch.set_num_threads(min(2, torch.get_num_threads()))
+_THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+torch.set_num_threads(min(_THREADS, torch.get_num_threads()))
 
 # Commands under test inherit what is ignored: SIGINT in the background of a shell, SIGHUP by nohup.
 signal.signal(signal.SIGINT, signal.default_int_handler)
