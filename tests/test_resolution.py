@@ -9,6 +9,7 @@ from torch import nn
 
 from csrecon.reconstructors.nets.disco import VIEW, DiscoConv, basis
 from csrecon.reconstructors.nets.fno import SpectralConv
+from csrecon.runtime import execution
 from csrecon.training.tasks.mri import MaskCamera
 from csrecon.zoo import cards
 from tests.checks import check_reconstructor
@@ -103,6 +104,22 @@ def test_the_networks_keep_the_contract(name, size):
     net = cards.card(name).build().eval().at(3)
     x = torch.rand(2, 1, *size, generator=torch.Generator().manual_seed(0))
     check_reconstructor(net, MaskCamera("random2d", 0.4, 5)(x, torch.Generator()))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_networks_run_and_train_in_bf16_and_channels_last(name):
+    torch.manual_seed(0)
+    net = cards.card(name).build().at(2).to(memory_format=torch.channels_last)
+    x = torch.rand(1, 1, 40, 48, generator=torch.Generator().manual_seed(0))
+    m = MaskCamera("random2d", 0.4, 5)(x, torch.Generator())
+    with torch.autocast("cpu", torch.bfloat16):
+        error = (net(m) - x).square().mean()
+    error.backward()
+    assert all(value.grad is not None for value in net.parameters())
+    with torch.no_grad():
+        fast = execution.image(net.eval(), m, execution.Setup(torch.device("cpu"), "bf16"))
+        exact = execution.image(net, m, execution.Setup(torch.device("cpu")))
+    assert (fast - exact).abs().max() < 0.05
 
 
 @pytest.mark.parametrize("name", VARIANTS)

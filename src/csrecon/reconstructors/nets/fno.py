@@ -41,7 +41,7 @@ class SpectralConv(nn.Module):
             down = min(self.modes, (height + 1) // 2)
             across = min(self.modes, (width + 1) // 2)
             rows = torch.arange(1 - down, down, device=f.device)
-            pairs = self.weight.reshape(*self.weight.shape[:3], self.modes, 2)
+            pairs = self.weight.contiguous().view(*self.weight.shape[:3], self.modes, 2)
             weight = torch.view_as_complex(pairs)[:, :, rows + self.modes - 1, :across]
             rows = rows % height
             low = torch.einsum("oihw,bihw->bohw", weight, known[:, :, rows, :across])
