@@ -50,6 +50,9 @@ def test_every_figure_has_its_data(tmp_path):
     with (tmp_path / "psnr_parameters.csv").open() as stream:
         rows = list(csv.reader(stream))[1:]
     assert {float(row[1]) for row in rows} == {281_674, 1_122_024}
+    with (tmp_path / "psnr_seconds.csv").open() as stream:
+        rows = list(csv.reader(stream))[1:]
+    assert [row[0] for row in rows].count("coast, 10 %") == 1  # a plain network is one point
     with Image.open(tmp_path / "psnr_ratio.png") as image:
         assert np.asarray(image.convert("L")).std() > 5
     with pytest.raises(UsageError, match="exists"):

@@ -53,13 +53,19 @@ class _Report(BaseModel):
 
 @dataclass(frozen=True)
 class _Kind:
-    """A kind of figure: its x value, the cells that share a curve, and the labels."""
+    """A kind of figure: its x value, the cells that share a curve, and the labels.
+
+    Attributes:
+        named: points are labelled with their models.
+        points: a model with one point, such as a plain network, is drawn too.
+    """
 
     x: Callable[[Record], float | None]
     curve: Callable[[Record], str]
     label: str
     logarithmic: Literal["", "x"] = ""
-    named: bool = False  # points are labelled with their models
+    named: bool = False
+    points: bool = False
 
 
 def _ipl(cell: Record) -> float | None:
@@ -104,7 +110,9 @@ KINDS: dict[str, _Kind] = {
         "standard deviation of the noise on y",
     ),
     "ipl": _Kind(_ipl, _at_ratio, "iterations per layer"),
-    "seconds": _Kind(lambda cell: cell["seconds"], _at_ratio, "seconds per image", "x"),
+    "seconds": _Kind(
+        lambda cell: cell["seconds"], _at_ratio, "seconds per image", "x", points=True
+    ),
     "parameters": _Kind(
         _parameters,
         lambda c: f"{100 * c['ratio']:g} %{_measured(c)}",
@@ -167,7 +175,7 @@ def _chart(name: str, cells: Sequence[Record]) -> Chart:
         )
         for label, found in points.items()
     ]
-    return Chart(f"psnr_{name}", lines, kind.label, "PSNR (dB)", kind.logarithmic)
+    return Chart(f"psnr_{name}", lines, kind.label, "PSNR (dB)", kind.logarithmic, kind.points)
 
 
 def preset_paths(folder: Path) -> list[Path]:

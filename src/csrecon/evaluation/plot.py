@@ -307,17 +307,22 @@ def curves(
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves that may become a figure: the name of its files, and the arguments of `curves`."""
+    """Curves that may become a figure: the name of its files, and the arguments of `curves`.
+
+    Attributes:
+        points: whether curves of one point stand beside the others.
+    """
 
     name: str
     lines: Sequence[Curve]
     x: str
     y: str
     logarithmic: Literal["", "x", "y"] = ""
+    points: bool = False
 
 
 def charts(found: Iterable[Chart], folder: Path, overwrite: bool = False) -> list[Path]:
-    """Write the charts of which a curve has two points or more, without the other curves.
+    """Write the charts of which a curve has two points or more.
 
     Returns:
         The files, PNG, PDF and CSV of each; none if there is no such chart.
@@ -328,8 +333,9 @@ def charts(found: Iterable[Chart], folder: Path, overwrite: bool = False) -> lis
     written: list[Path] = []
     for chart in found:
         if lines := [line for line in chart.lines if len(line.points) > 1]:
+            drawn = chart.lines if chart.points else lines
             target = folder / chart.name
-            written += curves(lines, target, chart.x, chart.y, chart.logarithmic, overwrite)
+            written += curves(drawn, target, chart.x, chart.y, chart.logarithmic, overwrite)
     return written
 
 
