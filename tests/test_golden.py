@@ -3,7 +3,8 @@
 The values in golden.npz come from the release that bundled the weights, `PYTHONPATH=<its src>
 python -m tests.test_golden`, so this module asks nothing of csrecon but what both have. They are
 computed in float64 from values that no rounding touches (a Hadamard Φ). A denoiser is measured by
-the identity, with noise of ±σ, and σ takes the place of the ratio.
+the identity, with noise of ±σ, and σ takes the place of the ratio; a network for MRI by a radial
+mask of k-space.
 """
 
 import sys
@@ -38,6 +39,8 @@ def measured(name, ratio):
         signs = np.random.PCG64(0).random_raw(picture().size) >> np.uint64(63)
         noise = np.where(signs, ratio, -ratio).reshape(picture().shape)
         return replace(m, y=m.y + torch.from_numpy(noise).float(), noise=ratio)
+    if cards.card(name).task == "mri":
+        return csrecon.sample(picture(), ratio, kind="fourier", mask="radial")
     raw = np.random.PCG64(0).random_raw(2048)
     kept = np.argsort(raw[:1024])[: round(1024 * ratio)]
     signs = np.where(raw[1024:] >> np.uint64(63), 1, -1)
