@@ -143,16 +143,6 @@ def test_espirit_finds_the_maps_of_the_scan_up_to_a_phase(sides):
     assert agreement[inside].min() > 0.97
 
 
-def test_espirit_is_chosen_where_it_can_be(monkeypatch):
-    whole, small = np.ones((48, 40), bool), np.zeros((48, 40), bool)
-    small[:6], small[-6:] = True, True
-    monkeypatch.setattr(coils.importlib.util, "find_spec", lambda name: object())
-    assert [coils.chosen("auto", mask) for mask in (whole, small)] == ["espirit", "image"]
-    assert coils.chosen("image", whole) == "image"
-    monkeypatch.setattr(coils.importlib.util, "find_spec", lambda name: None)
-    assert coils.chosen("auto", whole) == "image"
-
-
 # --- Networks for complex images ---
 
 

@@ -164,12 +164,11 @@ class ScanOptions:
     estimate: Annotated[
         str,
         typer.Option(
-            help="How sensitivities are estimated: image, espirit (the extra `espirit`), or auto: "
-            "espirit if it is installed and the calibration region is large enough.",
+            help="How sensitivities are estimated: image, or espirit (the extra `espirit`).",
             metavar="HOW",
             rich_help_panel=_FILES,
         ),
-    ] = "auto"
+    ] = "image"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ Source: McKenzie et al., MRM 2002 (self-calibrating parallel imaging); Uecker et
 (ESPIRiT).
 """
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -123,25 +122,12 @@ def espirit(values: _Complex, mask: Mask, label: str = "k-space") -> _Complex:
 
 def check_estimate(name: str) -> None:
     """Raise UsageError for an unknown estimate, or one whose package is missing."""
-    if name != AUTO and name not in ESTIMATES:
-        raise UsageError(f"estimate {name!r}: {nearest(name, [AUTO, *ESTIMATES])}")
+    if name not in ESTIMATES:
+        raise UsageError(f"estimate {name!r}: {nearest(name, ESTIMATES)}")
     if name == "espirit":
         _espirit_app()
 
 
-def chosen(name: str, mask: Mask) -> str:
-    """The name of an estimate for a mask with zero frequency in the corner.
-
-    `auto` is `espirit` where SigPy is installed and the calibration region is large enough, else
-    `image`.
-    """
-    if name != AUTO:
-        return name
-    large = min(region(np.fft.fftshift(mask))) >= _LEAST_ESPIRIT
-    return "espirit" if large and importlib.util.find_spec("sigpy") else "image"
-
-
-AUTO = "auto"
 ESTIMATES: dict[str, Callable[[_Complex, Mask, str], _Complex]] = {
     "image": estimate,
     "espirit": espirit,

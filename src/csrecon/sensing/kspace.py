@@ -119,7 +119,7 @@ class Scan:
         maps: sensitivities (slices or 1, coils, H, W); None to estimate them.
         centered: whether zero frequency is in the middle; None to detect it.
         label: name in messages.
-        estimate: how maps are estimated, `auto` or a name of coils.ESTIMATES.
+        estimate: how maps are estimated, a name of coils.ESTIMATES.
 
     Raises:
         UsageError: an unknown estimate, or one that needs a package.
@@ -132,7 +132,7 @@ class Scan:
     maps: NDArray[Any] | None = None
     centered: bool | None = None
     label: str = "k-space"
-    estimate: str = coils.AUTO
+    estimate: str = "image"
 
     def __post_init__(self) -> None:
         """Check everything, so that a slice cannot fail for what all have in common."""
@@ -288,10 +288,7 @@ class Scan:
         """The given maps of a slice (coils, H, W), or else the estimated ones."""
         if self.maps is not None:
             return np.asarray(self.maps[index % len(self.maps)], np.complex64)
-        how = coils.chosen(self.estimate, mask)
-        if index == 0 and self.estimate == coils.AUTO:
-            log.info("%s: sensitivities are estimated by --estimate %s.", self.label, how)
-        return coils.ESTIMATES[how](values, mask, f"{self.label}, slice {index}")
+        return coils.ESTIMATES[self.estimate](values, mask, f"{self.label}, slice {index}")
 
 
 def check_complex(values: NDArray[Any], label: str) -> None:
