@@ -175,7 +175,7 @@ def test_the_authors_line_has_their_weights_alone():
     made = presets.quality(table, results)
     assert made.header[2:] == ["10 %", "20 %", "30 %", "40 %", "50 %", "mean"]
     text = {line[0]: line[1:] for line in made.lines}
-    assert text["FR-COAST 1×12"][:2] == ["csrecon", "not trained yet"]
+    assert text["RISTA-Net+ 3×3"][:2] == ["csrecon", "not trained yet"]
 
 
 def test_the_command_measures_with_the_mask_of_the_set(tmp_path, monkeypatch):
