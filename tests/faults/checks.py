@@ -10,7 +10,7 @@ def refused(code, *words, message):
     """The command fails with this code and these words, and no file changes or appears."""
     before = contents()
     result = run(*words, code=code)
-    assert message in result.stderr
+    assert message in result.stderr, result.stderr
     assert "Traceback" not in result.output
     assert contents() == before
 

@@ -41,7 +41,7 @@ def test_f138():
     """A map of the uncertainty under the name of another output, or of several measurements
     exit 2 before any work"""
     words = ("reconstruct", "y.npy", *FAST, "--uncertainty")
-    refused(2, *words, "y.tif", "-o", "y.tif", message="different names")
+    refused(2, *words, "y.tif", "-o", "y.tif", message="would have one name")
     Path("other.npy").write_bytes(Path("y.npy").read_bytes())
     Path("other.json").write_bytes(Path("y.json").read_bytes())
     refused(2, *words[:2], "other.npy", *words[2:], "s.tif", message="one measurement")

@@ -373,7 +373,7 @@ def test_time_is_kept(tmp_path, photos):
     long = TINY.changed({"steps": "100000"})
     run = Run(long, options(tmp_path, photos, max_seconds=1.5))
     steps = list(run.steps())
-    assert 1.5 <= run.trainer.seconds < 4
+    assert steps[-2].seconds < 1.5 <= run.trainer.seconds
     assert steps[-1].step == checkpoint.load(tmp_path / "run", long)["step"]
 
 
