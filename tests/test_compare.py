@@ -1,5 +1,8 @@
 """Several models on one image, originals beside measurements, and tables of results."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,7 +15,9 @@ from csrecon.evaluation.compare import Entry
 from csrecon.evaluation.table import Table
 from csrecon.io import images
 from csrecon.runtime import execution
+from csrecon.sensing import native
 from tests.conftest import scene
+from tests.test_cli import run
 
 SETUP = execution.choose("cpu", "fp32")
 
@@ -112,3 +117,36 @@ def test_a_table_says_the_same_in_every_format():
     assert lines[:2] == ["% how", r"\begin{tabular}{lr}"]
     assert r"a\_b & 30 \% \\" in lines
     assert r"c & 4$\times$4 \\" in lines
+
+
+@pytest.mark.parametrize("words", [(), ("--coils", 4, "--phase")], ids=["real", "complex"])
+def test_a_measurement_is_compared_as_reconstruct_has_it(tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(scene(48, 64)).convert("L").save("img.png")
+    run("sample", "img.png", "--kind", "fourier", "--ratio", 0.4, *words, "-o", "k.npy")
+    models = ("--model", "adjoint", "--model", "tv:iterations=3")
+    told = json.loads(run("compare", "img.png", "-y", "k.npy", *models, "--json").stdout)
+    with Image.open("img.png") as opened:
+        original = np.asarray(opened) / np.float32(255)
+    for result in told["results"]:
+        x = csrecon.reconstruct(native.load(Path("k.npy")), result["model"])
+        assert result["psnr"] == pytest.approx(references.score(x, original)["psnr"], abs=1e-3)
+    assert told["ratio"] == pytest.approx(0.4, abs=0.05)
+    assert (tmp_path / "compare.png").stat().st_size > 0
+
+
+def test_a_measurement_of_something_else_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(scene(48, 64)).convert("L").save("img.png")
+    Image.fromarray(scene(48, 60)).save("other.png")
+    run("sample", "img.png", "--ratio", 0.4)
+    run("sample", "other.png", "--ratio", 0.4, "--color", "rgb", "-o", "rgb.npy")
+    for words, message in (
+        (("other.png", "-y", "y.npy"), "48×64 pixels, and other.png has 48×60"),
+        (("other.png", "-y", "rgb.npy"), "one gray image"),
+        (("img.png", "-y", "y.npy", "--ratio", 0.4), "-y has its measurement"),
+        (("img.png", "-y", "none.npy"), "none.npy"),
+        (("img.png", "-y", "y.npy", "-o", "y.png", "--seed", 1), "-y has its measurement"),
+    ):
+        assert message in run("compare", *words, code=2 if "none" not in message else 3).stderr
+    assert not (tmp_path / "compare.png").exists()

@@ -12,7 +12,6 @@ from csrecon.cli.command import (
     Json,
     Overwrite,
     Precision,
-    Seed,
     progress,
     say,
     say_json,
@@ -30,7 +29,16 @@ _IPLS = (2, 6, 20)
 
 def compare(
     image: Annotated[Path, typer.Argument(help="The original image; its luma is measured.")],
-    ratio: Annotated[float, typer.Option(help="Sampling ratio m/n.")] = 0.1,
+    ratio: Annotated[float | None, typer.Option(help="Sampling ratio m/n.  [0.1]")] = None,
+    measurement: Annotated[
+        Path | None,
+        typer.Option(
+            "-y",
+            "--measurement",
+            help="A measurement of the image that `csrecon sample` wrote, with its kind of Φ or "
+            "mask and its noise, instead of a new one.",
+        ),
+    ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -55,7 +63,7 @@ def compare(
             metavar="SAMPLES",
         ),
     ] = 0,
-    seed: Seed = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of Φ.  [0]", min=0)] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     output: Annotated[
@@ -75,19 +83,24 @@ def compare(
         csrecon compare img.png --ratio 0.1 --model frcoast@6 --model rcoast@6 --model tv
         csrecon compare img.png --film --model rcoast@4 -o film.png
         csrecon compare img.png --ratio 0.25 --model frcoast --uncertainty 8 -o sure.png
+        csrecon compare brain.png -y y.npy --model adjoint --model mri-frcoast -o brain.svg
     """
     from csrecon import api
     from csrecon.evaluation import compare as comparing
     from csrecon.evaluation import plot
     from csrecon.io import files, images
     from csrecon.runtime import execution
+    from csrecon.sensing import beside
 
     setup = execution.choose(device, precision)
     plot.check_suffix(output)
     files.refuse_existing(output, overwrite=overwrite)
     asked = model or [f"{_default.MODEL}@{ipl}" for ipl in _IPLS]
     named = [parse.model_at(text) for text in asked]
-    files.refuse_inputs([output], [image, *(Path(name) for name, _ in named)])
+    given = [image, *(Path(name) for name, _ in named), *([measurement] if measurement else [])]
+    files.refuse_inputs([output], beside.with_sidecars(given))
+    if measurement is not None and (ratio is not None or seed is not None):
+        raise UsageError("--ratio and --seed measure the image, and -y has its measurement.")
     entries = [comparing.Entry(name, ipl) for name, ipl in named]
     if film and len(entries) > 1:
         raise UsageError("--film shows one model: give one --model.")
@@ -98,7 +111,10 @@ def compare(
             else "--film shows iterates: leave out --uncertainty."
         )
     picture = images.read(image)
-    measured = api.sample(picture, ratio=ratio, seed=seed)
+    if measurement is None:
+        measured = api.sample(picture, ratio=0.1 if ratio is None else ratio, seed=seed or 0)
+    else:
+        measured = comparing.known(measurement, picture, str(image))
     shown = comparing.original(picture)
     square = comparing.zoom(zoom, shown.image)
     with progress() as bar:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from csrecon.io.images import Picture
 from csrecon.metrics import Score
 from csrecon.reconstructors.base import Reconstructor, Step
 from csrecon.runtime import execution
+from csrecon.sensing import native
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.operators import BlockOperator
 
@@ -152,7 +154,7 @@ def _clocked(iterates: Iterator[Step], setup: execution.Setup) -> Iterator[tuple
 
 def _record(step: Step, seconds: float, picture: Picture) -> dict[str, float]:
     found = {**step.record(), "seconds": round(seconds, 6)}
-    shown = metrics.shown(step.image.cpu(), "paper")
+    shown = metrics.shown(_gray(step.image.cpu()), "paper")
     psnr = float(metrics.psnr(shown, picture.planes.transpose(0, 1)))
     return {**found, "psnr": round(psnr, 4)} if math.isfinite(psnr) else found
 
@@ -235,9 +237,34 @@ def selected(step: Step, most: int) -> bool:
 
 
 def _outcome(label: str, image: Tensor, picture: Picture, seconds: float) -> Outcome:
-    planes = image.cpu()
+    planes = _gray(image.cpu())
     score = metrics.score(planes, picture.planes)
     return Outcome(label, images.to_array(planes, "gray"), score, seconds)
+
+
+def _gray(image: Tensor) -> Tensor:
+    """A gray image, or the magnitude of a complex one, (1, 1, H, W)."""
+    return torch.linalg.vector_norm(image, dim=1, keepdim=True) if image.shape[1] > 1 else image
+
+
+def known(path: Path, picture: Picture, name: str) -> Measurement:
+    """The measurement in a file, of an image with a name.
+
+    Raises:
+        UsageError: it measures another size, or colours.
+        InputError: a file that cannot be read.
+    """
+    m, of = native.load(path), str(path)
+    if m.format.color == "rgb":
+        raise UsageError(f"{of}: comparisons are of one gray image; measure its luma.")
+    shape = m.operator.image_shape
+    if shape != picture.planes.shape[-2:]:
+        height, width = picture.planes.shape[-2:]
+        raise UsageError(
+            f"{of} measures {shape[0]}×{shape[1]} pixels, and {name} has {height}×{width}: give "
+            "the image that was measured."
+        )
+    return m
 
 
 def original(picture: Picture) -> plot.Panel:
@@ -265,6 +292,8 @@ def error(outcome: Outcome, picture: Picture) -> plot.Panel:
 
 def title(m: Measurement) -> str:
     """A title that describes the measurement."""
+    if not isinstance(m.operator, BlockOperator):
+        return f"y = Ax (ratio {m.operator.ratio:.3g})"
     count = m.y.shape[-1]
     n = round(count / m.operator.ratio)
     return f"y = Φx with {count} of {n} measurements per block (ratio {m.operator.ratio:.3g})"
