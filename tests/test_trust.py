@@ -107,6 +107,13 @@ def test_inspect_finds_the_order(here):
     run(*command.removeprefix("next: csrecon ").split(), *FAST, "-o", "out.npy")
     made = np.load("out.npy")
     assert np.square(made - image).mean() < 0.005
+    # A gain that is known is kept, and one that no camera usually has is left to be estimated.
+    np.save("lab.npy", 1234 * values)
+    known = json.loads(run(*asked, "--gain", 1234, "--json").stdout)["orders"]
+    assert {one["gain"] for one in known} == {1234.0}
+    assert " 1234 " in run(*asked, "--gain", 1234).stdout
+    guessed = json.loads(run(*asked, "--json").stdout)["orders"][0]
+    assert (guessed["pixel_order"], guessed["block_order"], guessed["gain"]) == ("F", "F", "auto")
 
 
 def test_gain_and_zero_values():

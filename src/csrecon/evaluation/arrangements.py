@@ -60,9 +60,9 @@ class Candidate:
 
     @property
     def gain(self) -> str:
-        """A usual gain as a number; any other one has to be estimated."""
+        """What --gain takes: the one that was given, a usual one, or auto."""
         gain = self.arrangement.gain
-        return "auto" if gain == "auto" or gain not in GAINS else f"{gain:g}"
+        return gain if isinstance(gain, str) else f"{gain:g}"
 
     @property
     def row(self) -> list[str]:
@@ -105,7 +105,8 @@ def rank(
     Args:
         values, phi, shape, block: as in lab.measurement.
         given: what is known: layout, positions, differential, noise. A gain other than 1 is kept,
-            and `auto` is estimated in every order.
+            and `auto` is estimated in every order. With 1 the gain of a candidate is a usual one,
+            or `auto` if none fits.
         reconstruct: a network; the better it knows such images, the surer the result.
         watch: is told how many of how many orders are done.
 
@@ -124,9 +125,9 @@ def rank(
             refused = error
             continue
         if given.gain == 1.0:
-            order = replace(order, gain=gain(m))
-            assert isinstance(order.gain, float)
-            m = replace(m, y=m.y / order.gain, noise=m.noise / abs(order.gain))
+            likely = gain(m)
+            order = replace(order, gain=likely if likely in GAINS else "auto")
+            m = replace(m, y=m.y / likely, noise=m.noise / abs(likely))
         found.append((order, heldout.unpredicted(_part(m), reconstruct, HoldoutOptions(folds=2))))
     watch(len(ORDERS), len(ORDERS))
     if not found:
