@@ -12,6 +12,7 @@ from csrecon.reconstructors.modulation import RFMU, NoModulation, RatioGain
 from csrecon.reconstructors.schedule import Schedule, Visit
 from csrecon.reconstructors.unfolding import ProxBlock, Recursion, Trained, Unfolding
 from csrecon.sensing.measurement import Condition
+from csrecon.sensing.operators import FourierOptions
 from tests.checks import check_reconstructor
 from tests.conftest import scene
 
@@ -282,3 +283,16 @@ def test_a_state_is_moved_and_relaxed_with_its_features():
     first = plain.relaxed(proposed)  # there is nothing to take the mean with yet
     torch.testing.assert_close(first.image, (image + 1) / 2)
     assert first.features is proposed.features
+
+
+def test_a_network_for_mri_warns_of_block_sampling(caplog):
+    image = scene(32, 40)[..., 0]
+    coils = FourierOptions(coils=4)
+    for m in (
+        csrecon.sample(image, 0.3, kind="fourier"),
+        csrecon.sample(image, 0.3, kind="fourier", fourier=coils),
+        csrecon.sample(image, 0.3),
+    ):
+        assert not caplog.records
+        csrecon.reconstruct(m, "mri-frcoast", 1, "cpu")
+    assert "was trained on k-space" in caplog.text

@@ -119,6 +119,7 @@ class Blueprint(BaseModel):
         ]
         start = build(STARTS, "start", self.start.name, self.start.options)
         network = Unfolding(blocks, self.recursion, modulation, start, self.trained)
+        network.task = self.task
         own = self.model_dump(mode="json", include=set(Blueprint.model_fields))
         network.blueprint = json.dumps(own, sort_keys=True)
         return network

@@ -27,7 +27,7 @@ from csrecon.reconstructors.orientations import COUNT, oriented, upright
 from csrecon.reconstructors.schedule import Count, Order, Schedule, Visit
 from csrecon.reconstructors.starts import AdjointStart
 from csrecon.sensing.measurement import Condition, Measurement
-from csrecon.sensing.operators import Blocks
+from csrecon.sensing.operators import BlockOperator, Blocks, IdentityOperator
 
 log = logging.getLogger(__name__)
 
@@ -189,9 +189,11 @@ class Unfolding(nn.Module):
 
     Attributes:
         blueprint: JSON of the blueprint that the network was built from; None without one.
+        task: what it was trained for.
     """
 
     blueprint: str | None = None
+    task: str = "compressive-sensing"
 
     def __init__(
         self,
@@ -283,6 +285,11 @@ class Unfolding(nn.Module):
                 ratio,
                 low,
                 high,
+            )
+        if self.task == "mri" and isinstance(m.operator, (BlockOperator, IdentityOperator)):
+            log.warning(
+                "this network was trained on k-space, and the measurement is of another kind: "
+                "quality is unknown. `frcoast` is for block sampling."
             )
         only = cast(ProxBlock, self.blocks[0]).noise
         if only and not only * 0.9 <= m.noise <= only * 1.1:
