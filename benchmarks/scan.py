@@ -7,7 +7,8 @@ Axial slices with a smooth phase, simulated sensitivities, whole columns of k-sp
 whose images lie in [0, 1], zero frequency in the middle. FOLDER gets kspace.h5 (as of fastMRI),
 kspace.cfl with its .hdr (BART), kspace.npy, kspace.mat, raw.h5 (ISMRMRD, by the package of its
 authors; its readouts are the columns, so its images are transposed, and they are oversampled
-twofold), and truth.npy (complex images).
+twofold), and truth.npy (complex images). slice.png is a slice that no network was trained on, in
+the middle of 256×256 pixels.
 """
 
 import argparse
@@ -17,10 +18,12 @@ import h5py
 import ismrmrd
 import nibabel
 import numpy as np
+from PIL import Image
 from scipy.io import savemat
 
 from csrecon.sensing.operators.masks import Origin, draw
 from csrecon.sensing.operators.sense import simulated
+from csrecon.training import slices
 
 COILS, SLICES, SHAPE, NOISE = 8, (70, 85, 100), (256, 192), 0.003
 
@@ -35,6 +38,15 @@ def images(path: Path) -> np.ndarray:
         made[index, top : top + one.shape[0], left : left + one.shape[1]] = one / volume.max()
     row, column = np.mgrid[: SHAPE[0], : SHAPE[1]]
     return made * np.exp(1j * (row / 60 - column / 50))
+
+
+def write_slice(volume: Path, path: Path) -> None:
+    """A held-out axial slice, upright."""
+    plane = np.rot90(slices.held_out(volume, 1)[0])
+    whole = np.zeros((256, 256), np.uint8)
+    top, left = ((256 - side) // 2 for side in plane.shape)
+    whole[top : top + plane.shape[0], left : left + plane.shape[1]] = plane
+    Image.fromarray(whole).save(path)
 
 
 def write_raw(path: Path, values: np.ndarray, measured: np.ndarray) -> None:
@@ -83,6 +95,7 @@ def main() -> None:
     mask = np.fft.fftshift(columns)
     values = ((values + NOISE * (noise[0] + 1j * noise[1])) * mask).astype(np.complex64)
     given.folder.mkdir(parents=True, exist_ok=True)
+    write_slice(given.volume, given.folder / "slice.png")
     np.save(given.folder / "truth.npy", truth.astype(np.complex64))
     np.save(given.folder / "kspace.npy", values)
     with h5py.File(given.folder / "kspace.h5", "w") as file:
