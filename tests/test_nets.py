@@ -19,6 +19,7 @@ from csrecon.reconstructors.nets.ista_net_plus import IstaNetPlusBlock
 from csrecon.reconstructors.unfolding import Recursion, Unfolding
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.operators import BlockOperator, Phi
+from csrecon.training.unroll import widen
 from csrecon.zoo import cards, published
 from tests.checks import check_reconstructor, check_tiled
 from tests.conftest import scene, shared
@@ -135,11 +136,11 @@ def test_ista_net_plus_with_its_own_phi_and_start(percent):
         net(csrecon.sample(stored["image"], m=len(phi.matrix)))
 
 
-def frcoast(features, layers, ipl):
+def frcoast(features, layers, ipl, context=0):
     """The blueprint of an FR-COAST whose layers are visited in turn."""
     return Blueprint.model_validate(
         {
-            "block": {"name": "frcoast", "features": features},
+            "block": {"name": "frcoast", "features": features, "context": context},
             "modulation": {"name": "rfmu", "max_steps": 20},
             "start": {"name": "markov"},
             "recursion": {
@@ -154,18 +155,21 @@ def frcoast(features, layers, ipl):
 
 
 @pytest.mark.parametrize(
-    ("features", "layers", "count"), [(64, 1, 237_381), (48, 2, 264_970)], ids=["1x64", "2x48"]
+    ("features", "layers", "context", "count"),
+    [(64, 1, 0, 237_381), (48, 2, 0, 264_970), (64, 1, 48, 292_789)],
+    ids=["1x64", "2x48", "context"],
 )
-def test_frcoast_has_its_parameters(features, layers, count):
-    net = frcoast(features, layers, 20 // layers).build()
+def test_frcoast_has_its_parameters(features, layers, context, count):
+    net = frcoast(features, layers, 20 // layers, context).build()
     assert sum(p.numel() for p in net.parameters()) == count
 
 
 @pytest.mark.parametrize("size", [(50, 70), (33, 35), (1, 1), (2, 5)])
 @pytest.mark.parametrize("color", ["gray", "rgb"])
-def test_frcoast_keeps_the_contract(color, size):
+@pytest.mark.parametrize("context", [0, 4])
+def test_frcoast_keeps_the_contract(color, size, context):
     torch.manual_seed(0)
-    net = frcoast(8, 2, 3).build().eval()
+    net = frcoast(8, 2, 3, context).build().eval()
     check_reconstructor(net, csrecon.sample(scene(*size), 0.2, color=color))
 
 
@@ -246,6 +250,42 @@ def test_frcoast_in_tiles_is_exact_at_odd_sizes_and_in_every_orientation():
     net = pilot("frcoast-pilot-1x64.safetensors", 64, 1).at(8)
     m = csrecon.sample(scene(131, 97)[..., 0], 0.2)
     assert check_tiled(net, m) == 8
+
+
+def test_a_unit_with_context_adds_nothing_at_first_and_is_exact_in_tiles():
+    torch.manual_seed(0)
+    m = csrecon.sample(scene(131, 97)[..., 0], 0.2)
+    small = frcoast(8, 1, 8).build().eval()
+    net = frcoast(8, 1, 8, context=4).build().eval()
+    widen(small, net)
+    padded = csrecon.sample(scene(132, 100)[..., 0], 0.2)  # 131x97 gets another padding
+    with torch.inference_mode():
+        assert torch.equal(small(padded), net(padded))
+        before = net(m)
+        for parameter in net.blocks[0].context.conv2.parameters():
+            parameter.copy_(0.1 * torch.randn_like(parameter))
+        assert (net(m) - before).abs().max() > 1e-3
+    assert check_tiled(net, m) == 8
+
+
+@pytest.mark.parametrize("context", [0, 4])
+def test_frcoast_looks_reach_pixels_far_at_most(context):
+    torch.manual_seed(0)
+    block = FrcoastBlock(8, context=context).double()
+    if context:
+        torch.nn.init.normal_(block.context.conv2.weight)
+    gain = torch.ones(2, 8, dtype=torch.float64)
+    side = 4 * (block.reach // 2 + 3)
+    found = []
+    for centre in range(side // 2, side // 2 + 4):
+        r = torch.rand(1, 1, side, side, dtype=torch.float64)
+        touched = r.clone()
+        touched[0, 0, centre, centre] += 1
+        images = [block.prox(block.begin(x), 0 * x, gain)[0].image for x in (r, touched)]
+        rows, _ = torch.nonzero((images[1] - images[0])[0, 0], as_tuple=True)
+        found.append(int((rows - centre).abs().max()))
+    # A pixel changes those of its 2x2 cell, so the radius is up to one more than the layers' own.
+    assert max(found) in (block.reach, block.reach + 1)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ class State:
 
     Attributes:
         image: (B, C, H, W).
-        features: (B, F, H/s, W/s) of a block with stride s; None for blocks without features.
+        features: (B, F, H/s, W/s) of a block that computes at 1/s of the resolution; None for
+            blocks without features.
     """
 
     image: Tensor

@@ -65,10 +65,10 @@ class Tiles:
         for first in range(0, batch, many):
             images = slice(first, first + many)
             for inner, outer, core in _windows(height, width, self.side, block):
-                part = _cut(state, images, outer, block.stride)
+                part = _cut(state, images, outer)
                 made, _ = block.prox(part, gradient[images, :, *outer], gain)
-                place = _cut(out, images, inner, block.stride)
-                kept = _cut(made, slice(None), core, block.stride)
+                place = _cut(out, images, inner)
+                kept = _cut(made, slice(None), core)
                 place.image.copy_(kept.image)
                 if place.features is not None and kept.features is not None:
                     place.features.copy_(kept.features)
@@ -78,11 +78,12 @@ class Tiles:
 Window = tuple[slice, slice]
 
 
-def _cut(state: State, images: slice, window: Window, stride: int) -> State:
+def _cut(state: State, images: slice, window: Window) -> State:
     """The part of a state in a window of pixels, as views."""
     features = None
     if state.features is not None:
-        coarse = (slice(s.start // stride, s.stop // stride) for s in window)
+        scale = state.image.shape[-1] // state.features.shape[-1]
+        coarse = (slice(s.start // scale, s.stop // scale) for s in window)
         features = state.features[images, :, *coarse]
     return State(state.image[images, :, *window], features)
 

@@ -102,13 +102,16 @@ def _grown(name: str, parameter: Tensor) -> int | None:
 def widen(source: Unfolding, target: Unfolding) -> None:
     """Copy the weights of `source` to `target`, where what is new has weight 0.
 
-    New are the last inputs of its modulation, and a second channel: the last inputs of its heads
-    and outputs of its tails. At first an imaginary part is then changed by gradient steps alone.
+    New are the last inputs of its modulation; a second channel: the last inputs of its heads and
+    outputs of its tails, so that at first gradient steps alone change an imaginary part; and a unit
+    with context, which adds nothing at first.
 
     Raises:
         UsageError: networks that differ in more.
     """
     state = source.state_dict()
+    fresh = {name: value for name, value in target.state_dict().items() if ".context." in name}
+    state = {**fresh, **state}
     for name, parameter in target.state_dict().items():
         axis = _grown(name, parameter)
         if axis is not None and name in state and state[name].ndim == parameter.ndim:

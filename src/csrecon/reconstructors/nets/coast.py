@@ -20,20 +20,27 @@ UNITS = 3
 
 
 class ResidualUnit(nn.Module):
-    """h + α ⊙ conv2(ReLU(conv1(h))), the gain folded into the weights of conv2."""
+    """h + α ⊙ conv2(ReLU(conv1(h))), the gain folded into the weights of conv2.
 
-    def __init__(self, features: int) -> None:
+    Args:
+        features: of h.
+        hidden: those between the convolutions, if there are others.
+    """
+
+    def __init__(self, features: int, hidden: int | None = None) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(features, features, 3, padding=1)
-        self.conv2 = nn.Conv2d(features, features, 3, padding=1)
+        self.conv1 = nn.Conv2d(features, hidden or features, 3, padding=1)
+        self.conv2 = nn.Conv2d(hidden or features, features, 3, padding=1)
+
+    def change(self, h: Tensor, gain: Tensor) -> Tensor:
+        """What is added to features (B, F, H, W), with gains (F,)."""
+        weight = gain.view(-1, 1, 1, 1) * self.conv2.weight
+        assert self.conv2.bias is not None
+        return conv2d(relu(self.conv1(h), inplace=True), weight, gain * self.conv2.bias, padding=1)
 
     def forward(self, h: Tensor, gain: Tensor) -> Tensor:
         """Features (B, F, H, W) and gains (F,) -> features."""
-        weight = gain.view(-1, 1, 1, 1) * self.conv2.weight
-        assert self.conv2.bias is not None
-        return h + conv2d(
-            relu(self.conv1(h), inplace=True), weight, gain * self.conv2.bias, padding=1
-        )
+        return h + self.change(h, gain)
 
 
 class CoastBlock(ProxBlock):

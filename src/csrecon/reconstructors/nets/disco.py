@@ -129,7 +129,7 @@ class DiscoUnit(nn.Module):
 class DiscoBlock(RecurrentBlock):
     """One layer of FR-COAST with DISCO convolutions, for real images."""
 
-    stride = 2
+    scale = stride = 2
     reach = None  # the size of the whole image determines the length of a pixel
 
     def __init__(self, features: Count = 32) -> None:
@@ -152,6 +152,6 @@ class DiscoBlock(RecurrentBlock):
 
     def project(self, f: Tensor, channels: int) -> Tensor:
         """The change of the image, from interpolated features."""
-        fine = interpolate(f, scale_factor=self.stride, mode="bilinear")
+        fine = interpolate(f, scale_factor=self.scale, mode="bilinear")
         made: Tensor = self.tail(fine, VIEW / max(fine.shape[-2:]))
         return made

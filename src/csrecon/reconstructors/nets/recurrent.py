@@ -22,10 +22,12 @@ class RecurrentBlock(ProxBlock):
     """A layer that carries features.
 
     Attributes:
-        features: their number; they have 1/stride of the resolution.
+        features: their number.
+        scale: they have 1/scale of the resolution.
     """
 
     sites = 2
+    scale = 1
     features: int
 
     @abstractmethod
@@ -42,7 +44,7 @@ class RecurrentBlock(ProxBlock):
 
     def begin(self, x: Tensor) -> State:
         """x⁰ and zero features."""
-        height, width = (side // self.stride for side in x.shape[-2:])
+        height, width = (side // self.scale for side in x.shape[-2:])
         return State(x, x.new_zeros(x.shape[0], self.features, height, width))
 
     def prox(self, state: State, gradient: Tensor, gain: Tensor) -> tuple[State, Tensor]:
