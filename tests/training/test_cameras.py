@@ -83,4 +83,4 @@ def test_the_recipe_for_every_camera_fits_its_network():
     assert options.task.noise == 0.1
     assert set(options.task.kinds) == set(KINDS)
     network = options.blueprint().build()
-    assert sum(p.numel() for p in network.parameters()) == 237_381
+    assert sum(p.numel() for p in network.parameters()) == 292_789
