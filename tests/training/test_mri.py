@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-import csrecon
 from csrecon.errors import InputError, UsageError
 from csrecon.reconstructors.base import State
 from csrecon.reconstructors.blueprint import Blueprint
