@@ -17,11 +17,12 @@ from PIL import Image
 import csrecon
 from csrecon.errors import CheckError, InputError, ModelError, ResourceError, UsageError
 from csrecon.io import images
+from csrecon.runtime import execution
 from csrecon.sensing import native
 from csrecon.training import checkpoint
 from csrecon.training.data import BLOCK, Patches
 from csrecon.training.loop import Objective, Trainer
-from csrecon.training.recipe import Recipe, recipe, recipes
+from csrecon.training.recipe import OptimiserOptions, Recipe, recipe, recipes
 from csrecon.training.run import Options, Run
 from csrecon.training.tasks.blocks import BlocksOptions
 from csrecon.zoo import cards
@@ -316,6 +317,15 @@ def test_a_continued_run_is_the_uninterrupted_one(photos, precision):
     assert before + after == losses
     for key, value in whole.averaged().items():
         assert torch.equal(second.averaged()[key], value)
+
+
+def test_a_processor_without_bf16_trains_in_fp32(photos, monkeypatch):
+    for fastest in ("fp32", "bf16"):
+        monkeypatch.setattr(execution, "fastest_precision", lambda device, to=fastest: to)
+        run = trainer(photos, TINY.changed({"precision": "auto"}))
+        given = trainer(photos, TINY.changed({"precision": fastest}))
+        assert [p.loss for p in trained(run, 2)] == [p.loss for p in trained(given, 2)]
+    assert OptimiserOptions().precision == "auto"
 
 
 def test_the_curves(photos):

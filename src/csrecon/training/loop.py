@@ -116,9 +116,8 @@ class Trainer:
         objective = Objective(network.train(), recipe.objective)
         self._objective = wrap(objective) if wrap else objective
         self._optimizer = _optimizer(network, recipe.optimiser)
-        self._scaler = torch.amp.GradScaler(
-            device.type, enabled=recipe.optimiser.precision == "fp16"
-        )
+        self._setup = execution.choose(device, recipe.optimiser.precision, tile="off")
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self._setup.precision == "fp16")
         self._average = Average(network, recipe.optimiser.ema)
         self._common = torch.Generator().manual_seed(recipe.seed)
         self._own = torch.Generator().manual_seed(recipe.seed + 1_000_003 * (rank + 1))
@@ -209,7 +208,6 @@ class Trainer:
             CheckError: the loss became NaN or infinite; the weights are those before the step.
         """
         recipe = self.recipe
-        setup = execution.Setup(self.device, recipe.optimiser.precision)
         while self.progress < 1:
             began = time.perf_counter()
             rate = self.learning_rate()
@@ -220,7 +218,7 @@ class Trainer:
             batch, patch = recipe.batch(stage)
             x = camera.images(self.patches.batch(batch, self._own, patch))
             m = camera(x, self._common)
-            with setup.autocast():
+            with self._setup.autocast():
                 loss, mse = self._objective(m, x, counts)
             value = float(loss.detach())
             if not math.isfinite(value):

@@ -118,7 +118,8 @@ class OptimiserOptions(_Part):
         betas: of Adam.
         clip: largest norm of the gradient; 0 for no clipping.
         ema: decay of the exponential moving average of the weights.
-        precision: of the convolutions; images and gradient steps are always fp32.
+        precision: of the convolutions; images and gradient steps are always fp32. `auto` is bf16
+            on a device that multiplies it in hardware; elsewhere it is many times slower than fp32.
     """
 
     algorithm: Literal["adam", "muon"] = "adam"
@@ -128,7 +129,7 @@ class OptimiserOptions(_Part):
     betas: tuple[_Decay, _Decay] = (0.9, 0.99)
     clip: float = Field(default=0.1, ge=0)
     ema: _Decay = 0.999
-    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
 
 
 _PARTS: dict[str, type[BaseModel]] = {

@@ -112,7 +112,7 @@ class Run:
 
     def __init__(self, recipe: Recipe, options: Options) -> None:
         self.recipe, self.options = recipe, options
-        self._setup = execution.Setup(options.device, recipe.optimiser.precision)
+        self._setup = execution.choose(options.device, recipe.optimiser.precision, tile="off")
         self._begun = False
         self.rank = distributed.get_rank() if distributed.is_initialized() else 0
         targets = [options.out / name for name in FILES]
