@@ -27,7 +27,9 @@ def test_f155(scan):
     exit 3; both shapes"""
     Image.fromarray(np.zeros((8, 9), np.uint8)).save("img.png")
     np.save("mask.npy", np.ones((9, 8)))
-    refused(3, "sample", "img.png", "--kind", "fourier", "--mask", "mask.npy", message="(8, 9)")
+    asked = ("sample", "img.png", "--kind", "fourier", "--mask", "mask.npy")
+    refused(3, *asked, message="(8, 9)")
+    refused(3, *asked, "-o", "a.npy", message="(8, 9)")
     np.save("k.npy", scan)
     refused(3, "reconstruct", "k.npy", "--mask", "mask.npy", *ASKED, message="(9, 8)")
 
@@ -187,3 +189,15 @@ def test_f168(scan, monkeypatch):
     refused(2, "reconstruct", "y16.npy", *asked, "--check", message="not of a volume")
     monkeypatch.setitem(sys.modules, "nibabel", None)
     refused(2, "reconstruct", "a.npy", *asked, message="pip install 'csrecon[mri]'")
+
+
+def test_f169(scan):
+    """K-space whose axes lie in another order than its kind of file has them
+    exit 3 where the image would be implausibly small; what each axis would be, and --axes"""
+    np.save("k.npy", scan.transpose(1, 2, 0))
+    refused(3, "reconstruct", "k.npy", *ASKED, message="48 coils × 40 rows × 4 columns")
+    with h5py.File("k.h5", "w") as file:
+        file["kspace"] = scan.transpose(1, 2, 0)
+    refused(3, "inspect", "k.h5", message="48 slices × 40 rows × 4 columns")
+    asked = ("reconstruct", "k.npy", "--model", "tv:iterations=2", "--axes", "yxc", "-o", "k.png")
+    assert run(*asked).exit_code == 0

@@ -9,6 +9,7 @@ import csrecon
 from csrecon import zoo
 from csrecon.errors import UsageError
 from csrecon.reconstructors.blueprint import Blueprint
+from csrecon.sensing.measurement import Condition
 from csrecon.training.unroll import unroll, widen
 from tests.conftest import scene
 
@@ -110,3 +111,14 @@ def test_what_a_network_is_conditioned_on_besides_begins_without_effect():
     torch.testing.assert_close(target(m), source(m))
     with pytest.raises(UsageError, match="do not fit"):
         widen(source, network("coast", (4,) * 6, RCOAST))
+
+
+def test_a_network_becomes_conditioned_on_the_ratio_without_effect_at_first():
+    source = zoo.load("rista")
+    options = {"name": "rfmu", "max_steps": 9}
+    target = network("ista-net-plus", (3, 3, 3), options, rotate=True).eval()
+    widen(source, target)
+    for ratio in (0.1, 0.5):
+        for visit in source.schedule.visits(3):
+            gains = target.modulation(Condition(ratio), visit)
+            torch.testing.assert_close(gains, source.modulation(Condition(ratio), visit))

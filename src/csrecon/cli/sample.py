@@ -102,11 +102,11 @@ def sample(
         if kind == "fourier" and not masks.exists() and not masks.suffix:
             raise UsageError(f"--mask {mask}: {nearest(mask, MASKS)} Or give a file.")
         frequencies = arrays.pick(masks, name, "--mask FILE:NAME", likely="mask")
-        pack = pack or "npz"
-    if coils.sensitivities is not None:
+    if pack is None and output and Path(output).suffix.lower() in native.SUFFIXES:
+        pack = Path(output).suffix.lower()[1:]
+    if masks is not None or coils.sensitivities is not None or phi_of is not None:
         pack = pack or "npz"
     if phi_of is not None:
-        pack = pack or "npz"
         if ratio is None or matrix is not None:
             raise UsageError("--phi-of needs --ratio, and excludes --phi.")
         matrix, ratio = store.own_phi(phi_of, ratio), None

@@ -36,6 +36,7 @@ _DEFAULT = {
 _BART = {0: "y", 1: "x", 3: "c", 13: "s"}
 _WINDOW = 8  # the centre and the corner whose energies are compared are 1/8 of every side
 _SURE = 4.0  # times the energy of the other
+_SMALL = 32  # pixels: an image with a shorter side has fewer coils and slices than that
 _HEADROOM = 1.1  # of an image over its zero-filled one
 _DEAD = 0.05  # share of the measured frequencies that a coil may have as exact zeros
 
@@ -47,8 +48,21 @@ def axes_of(shape: tuple[int, ...], order: Order) -> str:
     """The usual meaning of the axes in a kind of file, one letter each; `1` is an axis to drop.
 
     Raises:
-        InputError: a number of axes without a usual meaning.
+        InputError: a number of axes without a usual meaning, or sides with which it is implausible.
     """
+    axes = _usual(shape, order)
+    sides = dict(zip(axes, shape, strict=True))
+    smallest = min(sides["y"], sides["x"])
+    if smallest < min(_SMALL, max(sides.get("c", 1), sides.get("s", 1))):
+        raise InputError(
+            f"k-space of shape {shape}: this would be {in_words(shape, axes)}, a very small image. "
+            "Say which axis is which with --axes: one letter each, of s (slices), c (coils), y "
+            "(rows) and x (columns)."
+        )
+    return axes
+
+
+def _usual(shape: tuple[int, ...], order: Order) -> str:
     if order == "cfl":
         other = [axis for axis, side in enumerate(shape) if side > 1 and axis not in _BART]
         if other:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from csrecon.errors import UsageError
-from csrecon.reconstructors.modulation import NoModulation, RatioGain
+from csrecon.reconstructors.modulation import RFMU, NoModulation, RatioGain
 from csrecon.reconstructors.orientations import upright
 from csrecon.reconstructors.schedule import Visit
 from csrecon.reconstructors.unfolding import ProxBlock, Unfolding
@@ -98,13 +98,17 @@ def _grown(name: str, parameter: Tensor) -> int | None:
     return 0 if name.endswith((".tail.weight", ".tail.bias")) else None
 
 
+def _conditioned_on_ratio(network: Unfolding) -> bool:
+    return isinstance(network.modulation, RFMU) and network.modulation.level_scale is not None
+
+
 @torch.no_grad()
 def widen(source: Unfolding, target: Unfolding) -> None:
     """Copy the weights of `source` to `target`, where what is new has weight 0.
 
-    New are the last inputs of its modulation; a second channel: the last inputs of its heads and
-    outputs of its tails, so that at first gradient steps alone change an imaginary part; and a unit
-    with context, which adds nothing at first.
+    New are the last inputs of its modulation, and the first, the ratio; a second channel: the last
+    inputs of its heads and outputs of its tails, so that at first gradient steps alone change an
+    imaginary part; and a unit with context, which adds nothing at first.
 
     Raises:
         UsageError: networks that differ in more.
@@ -112,11 +116,13 @@ def widen(source: Unfolding, target: Unfolding) -> None:
     state = source.state_dict()
     fresh = {name: value for name, value in target.state_dict().items() if ".context." in name}
     state = {**fresh, **state}
+    ratio = _conditioned_on_ratio(target) and not _conditioned_on_ratio(source)
     for name, parameter in target.state_dict().items():
         axis = _grown(name, parameter)
         if axis is not None and name in state and state[name].ndim == parameter.ndim:
             more = parameter.shape[axis] - state[name].shape[axis]
-            sides = [0, 0] * (parameter.ndim - axis - 1) + [0, max(0, more)]
+            first = int(ratio and name.startswith("modulation.") and more > 0)
+            sides = [0, 0] * (parameter.ndim - axis - 1) + [first, max(0, more - first)]
             state[name] = pad(state[name], sides)
     try:
         target.load_state_dict(state)
