@@ -33,6 +33,24 @@ def test_an_image_comes_back_in_its_shape(image):
     assert x.shape == tuple(image.shape)
 
 
+@pytest.mark.parametrize(
+    ("image", "asked", "model"),
+    [
+        (GRAY, {"ratio": 0.3}, "frcoast"),
+        (GRAY, {"ratio": 0.3, "kind": "hadamard"}, "frcoast"),
+        (GRAY, {"ratio": 0.3, "kind": "fourier"}, "mri-frcoast"),
+        (GRAY * np.complex64(1j / 255), {"ratio": 0.3, "kind": "fourier"}, "mri-frcoast"),
+        (RGB, {"kind": "identity", "noise_sigma": 0.1}, "rdenoise"),
+        (GRAY * np.complex64(1j / 255), {"kind": "identity", "noise_sigma": 0.1}, "denoise"),
+    ],
+)
+def test_without_a_model_the_measurement_decides(image, asked, model):
+    m = csrecon.sample(image, **asked)
+    chosen = csrecon.reconstruct(m, device="cpu")
+    assert np.array_equal(chosen, csrecon.reconstruct(m, model, device="cpu"))
+    assert chosen.shape == np.shape(image)
+
+
 def test_gray_of_a_colour_image():
     m = csrecon.sample(RGB, ratio=0.3, color="gray")
     assert csrecon.reconstruct(m, ipl=1).shape == RGB.shape[:2]

@@ -194,7 +194,7 @@ def test_inspect_names_the_axes_and_the_next_command():
     write_all(*measured())
     said = run("inspect", "a.cfl").stdout
     assert "48 rows × 40 columns × 4 coils × 2 slices; zero frequency in the middle" in said
-    assert "next: csrecon reconstruct a.cfl --model tv -o slices/" in said
+    assert "next: csrecon reconstruct a.cfl -o slices/" in said
     facts = json.loads(run("inspect", "a.h5", "--json").stdout)["kspace"]
     assert facts["sampled"] == "columns"
     assert facts["calibration"] == [48, 12]

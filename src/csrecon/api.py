@@ -176,7 +176,7 @@ def measurement(
 
 def reconstruct_steps(
     m: Measurement,
-    model: str | Path | Reconstructor = _default.MODEL,
+    model: str | Path | Reconstructor | None = None,
     ipl: int | Sequence[int] | None = None,
     setup: execution.Setup | None = None,
     init: Init = None,
@@ -195,6 +195,7 @@ def reconstruct_steps(
         ModelError: a model that cannot be loaded.
         ResourceError: out of memory.
     """
+    model = zoo.default(m) if model is None else model
     network = zoo.load(model, m.operator.ratio) if isinstance(model, str | Path) else model
     chosen = setup or execution.choose()
     begun = started(execution.at_ipl(network, ipl), None, keep_going)
@@ -226,7 +227,7 @@ def _start(
 
 def reconstruct(
     m: Measurement | Array,
-    model: str | Path | Reconstructor = _default.MODEL,
+    model: str | Path | Reconstructor | None = None,
     ipl: int | Sequence[int] | None = None,
     device: str | torch.device = "auto",
     *,
@@ -242,7 +243,8 @@ def reconstruct(
 
     Args:
         m: a Measurement; or bare values y, with `shape` and either `phi` or `seed`.
-        model: a name of the zoo, the path of a .safetensors file, or a network already loaded.
+        model: a name of the zoo, the path of a .safetensors file, or a network already loaded; None
+            for `zoo.default`: frcoast, for k-space mri-frcoast, for noisy images rdenoise.
         ipl: iterations per layer, one number or one per layer; None for the model's default.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: of the convolutions: fp32, bf16, fp16, or auto for the fastest one without

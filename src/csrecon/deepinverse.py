@@ -19,7 +19,7 @@ from deepinv.models import Reconstructor as DeepInverseModel
 from deepinv.physics import GaussianNoise, LinearPhysics, ZeroNoise
 from torch import Tensor
 
-from csrecon import _default, api
+from csrecon import api
 from csrecon.errors import InputError, UsageError
 from csrecon.reconstructors.base import Reconstructor, Step, last
 from csrecon.runtime import execution
@@ -196,7 +196,7 @@ class Model(DeepInverseModel):
 
     def __init__(
         self,
-        model: str | Path | Reconstructor = _default.MODEL,
+        model: str | Path | Reconstructor | None = None,
         ipl: int | Sequence[int] | None = None,
         device: str | torch.device = "auto",
         precision: str = "auto",

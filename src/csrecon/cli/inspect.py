@@ -185,5 +185,4 @@ def _own(file: Path, phi: str | None, as_json: bool) -> None:
         return
     said = contents.summary(measured)
     say(f"{file}: a measurement of csrecon, complete and verified: {said}.")
-    classical = facts["operator"] == "identity" or measured.format.color == "complex"
-    say(f"next: csrecon reconstruct {file}{' --model fista' if classical else ''}")
+    say(f"next: csrecon reconstruct {file}")

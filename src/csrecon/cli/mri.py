@@ -350,7 +350,7 @@ def described(source: Path, scans: Scans) -> dict[str, Any] | None:
     several, region = scan.values.shape[1], facts["calibration"]
     if several > 1 and not facts["maps"] and min(region) < coils.LEAST:
         words += ["--sensitivities", "FILE"]
-    words += ["--model", "tv", *(["-o", "slices/"] if len(scan) > 1 else [])]
+    words += ["-o", "slices/"] if len(scan) > 1 else []
     return {
         "array": read.name,
         "axes": kspace.in_words(read.shape, read.axes),

@@ -25,11 +25,13 @@ def reconstruct(
         ),
     ],
     model: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="A name of `csrecon models list`, a .safetensors file, or hf:owner/name."
+            help="A name of `csrecon models list`, a .safetensors file, or hf:owner/name.  "
+            f"[{_default.MODEL}; for k-space {_default.KSPACE}, for images with noise "
+            f"{_default.IDENTITY}]"
         ),
-    ] = _default.MODEL,
+    ] = None,
     ipl: Annotated[
         str | None,
         typer.Option(help="Iterations per layer: 6, or one per layer as 4,4,4,6,6.", metavar="IPL"),
@@ -87,7 +89,7 @@ def reconstruct(
         csrecon reconstruct noisy.png --model denoise:with=nlm
         csrecon reconstruct lab.npy --phi phi.npy --shape 480x288 -o lab.tif
         csrecon reconstruct lab.mat --var y --phi lab.mat:phi --shape 480x288 --pixel-order F
-        csrecon reconstruct kspace.h5 --model tv -o slices/
+        csrecon reconstruct kspace.h5 -o slices/
         csrecon reconstruct kspace.h5 --model tv -o volume.nii.gz
         csrecon reconstruct measurements/ -o images/
         torchrun --nproc-per-node 8 -m csrecon reconstruct measurements/ -o images/
@@ -98,7 +100,6 @@ def reconstruct(
     from csrecon.runtime import execution
     from csrecon.runtime.together import Together
     from csrecon.sensing import beside
-    from csrecon.zoo import is_solver
 
     parse.shape(laboratory.shape)
     if rotate % 90 or not 0 <= rotate < 360:
@@ -130,7 +131,7 @@ def reconstruct(
         _refuse_several_scans(tasks, trusted.wanted)
     solving.check(many, trusted.wanted)
     named = [path for path in (ref, solving.init) if path]
-    given = [*sources, *laboratory.inputs(), *named, Path(model)]
+    given = [*sources, *laboratory.inputs(), *named, *([Path(model)] if model else [])]
     written = [volume] if volume else [task.target for task in tasks]
     written += [working.phase_of(target) for target in written] if phase_image else []
     maps = trusted.outputs(many)
@@ -161,13 +162,12 @@ def reconstruct(
             output is not None and Path(output) == tasks[0].target,
             volume,
         )
-        if not work.per_ratio:
-            work.network(0.0)  # a wrong name fails before any work
+        work.check_model()
         with Together(
             tasks if volume else tasks[rank::world],
             work.load,
             work.compute,
-            (lambda one: None) if is_solver(model) else work.batch_key,
+            work.batch_key,
             work.most,
         ) as pairs:
 

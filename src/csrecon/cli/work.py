@@ -72,7 +72,8 @@ class Work:
     """The work on every measurement: read, reconstruct, write.
 
     Attributes:
-        model, counts, setup: the network, its IPL, and how it runs.
+        model, counts, setup: the network, its IPL, and how it runs; without a model every
+            measurement has its default.
         laboratory, scans, matrix: the options of lab measurements, their k-space, and their Φ.
         trusted: whether and how the error is estimated.
         solving: how a classical solver begins and ends.
@@ -81,10 +82,10 @@ class Work:
         phase: whether the phase of complex images is written too.
         named: whether -o names the output itself, which else is named after its measurement.
         volume: the one volume that all images go to; None for a file for each.
-        networks: the loaded networks, by ratio.
+        networks: the loaded networks, by name and ratio.
     """
 
-    model: str
+    model: str | None
     counts: "int | tuple[int, ...] | None"
     setup: "Setup"
     laboratory: lab.LabOptions
@@ -98,30 +99,37 @@ class Work:
     phase: bool
     named: bool
     volume: Path | None
-    networks: "dict[float | None, Reconstructor]" = field(default_factory=dict)
+    networks: "dict[tuple[str, float | None], Reconstructor]" = field(default_factory=dict)
 
-    def network(self, ratio: float) -> "Reconstructor":
-        """The network, or that of a ratio where the model has per-ratio weights."""
+    def check_model(self) -> None:
+        """Load a model that is named, so that a wrong name fails before any work."""
+        if self.model is not None and not _per_ratio(self.model):
+            self._loaded(self.model, 0.0)
+
+    def name(self, m: "Measurement") -> str:
+        """The model for a measurement."""
         from csrecon import zoo
 
-        known = ratio if self.per_ratio else None
-        if known not in self.networks:
-            self.networks[known] = zoo.load(self.model, known)
-        return self.networks[known]
+        return self.model or zoo.default(m)
 
-    @property
-    def per_ratio(self) -> bool:
-        """Whether the model has per-ratio weights."""
-        from csrecon.zoo import cards
+    def network(self, m: "Measurement") -> "Reconstructor":
+        """The network for a measurement, of its ratio where the model has per-ratio weights."""
+        return self._loaded(self.name(m), m.operator.ratio)
 
-        return self.model in cards.cards() and cards.card(self.model).per_ratio
+    def _loaded(self, name: str, ratio: float) -> "Reconstructor":
+        from csrecon import zoo
+
+        key = name, ratio if _per_ratio(name) else None
+        if key not in self.networks:
+            self.networks[key] = zoo.load(*key)
+        return self.networks[key]
 
     @property
     def denoises(self) -> bool:
         """Whether the model denoises images."""
         from csrecon import zoo
 
-        return zoo.split_name(self.model)[0] == "denoise"
+        return self.model is not None and zoo.split_name(self.model)[0] == "denoise"
 
     def load(self, task: batch.Task) -> Input:
         """Read a measurement, and its original if there is one."""
@@ -159,10 +167,11 @@ class Work:
             original = references.read(reference, loaded.measurement.format.color, shape)
         return Input(label.name, loaded.measurement, loaded.correction, original)
 
-    @staticmethod
-    def batch_key(one: Input) -> Hashable | None:
-        """The batch key of a measurement; None if it is reconstructed alone."""
-        return one.measured.batch_key
+    def batch_key(self, one: Input) -> Hashable | None:
+        """The batch key of a measurement; None if it is reconstructed alone, as by solvers."""
+        from csrecon import zoo
+
+        return None if zoo.is_solver(self.name(one.measured)) else one.measured.batch_key
 
     def most(self, one: Input) -> int:
         """How many measurements like this one fill a tile, at most 64."""
@@ -176,7 +185,7 @@ class Work:
         from csrecon.sensing.measurement import Measurement
 
         measured = Measurement.stacked([one.measured for one in inputs])
-        network = self.network(measured.operator.ratio)
+        network = self.network(measured)
         label = inputs[0].name + (f" and {len(inputs) - 1} more" if len(inputs) > 1 else "")
         began = time.perf_counter()
         convergence: list[dict[str, float]] = []
@@ -196,7 +205,7 @@ class Work:
         """The image of a measurement, (C, 1, H, W)."""
         from csrecon.runtime import execution
 
-        return execution.final(self.iterates(m, self.network(m.operator.ratio))).image
+        return execution.final(self.iterates(m, self.network(m))).image
 
     def outputs(self, target: Path) -> tuple[Path, ...]:
         """The files of an image: itself, and its phase if that is asked for."""
@@ -207,7 +216,7 @@ class Work:
         from csrecon.evaluation import plausible, references
         from csrecon.io import images
 
-        measured, name = given.measured, self.model
+        measured, name = given.measured, self.name(given.measured)
         upright = images.to_array(made.planes, measured.format.color)
         plausible.notice(upright, measured, str(task.source))
         trusted: dict[str, Any] = {}
@@ -305,6 +314,13 @@ class Work:
             "seconds": round(sum(image.report["seconds"] for image in made), 4),
             **scores,
         }
+
+
+def _per_ratio(name: str) -> bool:
+    """Whether a model has per-ratio weights."""
+    from csrecon.zoo import cards
+
+    return name in cards.cards() and cards.card(name).per_ratio
 
 
 def phase_of(target: Path) -> Path:

@@ -24,6 +24,8 @@ from csrecon.reconstructors.solvers.denoise import Prior
 from csrecon.reconstructors.solvers.frame import Solver
 from csrecon.reconstructors.unfolding import Unfolding
 from csrecon.runtime import execution
+from csrecon.sensing.measurement import Measurement
+from csrecon.sensing.operators import FourierOperator, IdentityOperator, SenseOperator
 from csrecon.zoo import hub, store, weights_file
 from csrecon.zoo.cards import card, cards
 
@@ -90,6 +92,15 @@ def split_ipl(text: str) -> tuple[str, int | None]:
     if not re.fullmatch(r"\d{1,4}", count):
         raise UsageError(f"model {text!r}: expected {name}@IPL, as {name}@4.")
     return name, int(count)
+
+
+def default(m: Measurement) -> str:
+    """The model for a measurement if none is named, by its operator and kind of image."""
+    is_complex = m.operator.domain[0] == 2
+    if isinstance(m.operator, IdentityOperator):
+        return _default.COMPLEX_IDENTITY if is_complex else _default.IDENTITY
+    kspace = isinstance(m.operator, FourierOperator | SenseOperator)
+    return _default.KSPACE if kspace or is_complex else _default.MODEL
 
 
 def is_solver(text: str) -> bool:
