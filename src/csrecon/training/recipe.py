@@ -119,7 +119,7 @@ class OptimiserOptions(_Part):
         clip: largest norm of the gradient; 0 for no clipping.
         ema: decay of the exponential moving average of the weights.
         precision: of the convolutions; images and gradient steps are always fp32. `auto` is bf16
-            on a device that multiplies it in hardware; elsewhere it is many times slower than fp32.
+            on a device that multiplies it in hardware, and fp32 elsewhere.
     """
 
     algorithm: Literal["adam", "muon"] = "adam"
