@@ -167,7 +167,8 @@ def test_the_authors_line_has_their_weights_alone():
 
     def runner(name, ratios, ipls):
         for ratio in ratios:
-            yield Row(name, "brain_test", "a.png", ratio, 9, "1", 0, 30.0, 0.5, 1.0, None)
+            ipl = str(ipls[0] or 1)
+            yield Row(name, "brain_test", "a.png", ratio, 9, ipl, 0, 30.0, 0.5, 1.0, None)
 
     results = list(presets.run(table, runner))
     assert [(r.line.ours, r.kind) for r in results if r.kind == "authors"] == [(NAME, "authors")]
@@ -175,7 +176,7 @@ def test_the_authors_line_has_their_weights_alone():
     made = presets.quality(table, results)
     assert made.header[2:] == ["10 %", "20 %", "30 %", "40 %", "50 %", "mean"]
     text = {line[0]: line[1:] for line in made.lines}
-    assert text["RISTA-Net+ 3×3"][:2] == ["csrecon", "not trained yet"]
+    assert text["RISTA-Net+ 3×6"][:2] == ["csrecon", "30.00 / 0.5000"]
 
 
 def test_the_command_measures_with_the_mask_of_the_set(tmp_path, monkeypatch):
