@@ -28,6 +28,17 @@ def test_new_files_appear_together(tmp_path):
     assert (tmp_path / "out" / "a.json").read_text() == "B"
 
 
+def test_what_a_signal_leaves_before_its_removal_begins_is_removed_at_the_end(tmp_path):
+    writing = files.new_files(tmp_path / "a")
+    (path,) = writing.__enter__()
+    path.write_text("half")
+    files.remove_temporaries()
+    assert left_in(tmp_path) == []
+    with pytest.raises(KeyboardInterrupt):
+        writing.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert left_in(tmp_path) == []
+
+
 @pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt])
 def test_an_interruption_leaves_nothing(tmp_path, fault):
     with pytest.raises(fault), files.new_files(tmp_path / "a", tmp_path / "b") as (a, _):

@@ -134,6 +134,12 @@ def _check_folder() -> None:
         raise ResourceError("the working folder was removed: change into another.") from error
 
 
+def _remove_temporaries() -> None:
+    from csrecon.io import files
+
+    files.remove_temporaries()
+
+
 def _exit_code(run: Callable[[], object], debug: bool, received: Sequence[int]) -> int:
     try:
         try:
@@ -155,6 +161,7 @@ def _exit_code(run: Callable[[], object], debug: bool, received: Sequence[int]) 
     except (KeyboardInterrupt, signals.Terminated) as end:
         number = getattr(end, "number", signal.SIGINT)
         what = "interrupted" if number == signal.SIGINT else "terminated"
+        _remove_temporaries()
         fail(f"{what}; no partial file is left.")
         return 128 + number
     except OSError as error:

@@ -42,6 +42,7 @@ _HEADER_FAULTS = (
     MemoryError,
     OverflowError,
 )
+_temporary: set[Path] = set()
 
 
 def sha256(array: NDArray[Any], dtype: str = "<f4") -> str:
@@ -291,6 +292,7 @@ def temporaries(*targets: Path) -> Iterator[list[Path]]:
     """
     tag = uuid.uuid4().hex[:12]
     made = [t.with_name(f".{tag}-{i}{t.suffix}") for i, t in enumerate(targets)]
+    _temporary.update(made)
     try:
         for target in targets:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -303,6 +305,12 @@ def temporaries(*targets: Path) -> Iterator[list[Path]]:
         except BaseException:  # a signal; those that follow shortly do not interrupt
             _remove(made)
             raise
+        _temporary.difference_update(made)
+
+
+def remove_temporaries() -> None:
+    """Remove what `temporaries` has left: a signal may come just before its own removal begins."""
+    _remove(list(_temporary))
 
 
 def _remove(leftovers: Iterable[Path]) -> None:
