@@ -14,6 +14,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 import csrecon
 from csrecon import metrics
@@ -42,11 +43,14 @@ def main() -> None:
         parser.error(f"{given.model}: expected a network whose layers are looped over.")
     network = network.at(network.trained.max_ipl)
     paths = datasets.images(given.dataset, given.data_dir)[:: given.every]
+    masked = bool(datasets.card(given.dataset).masks)
     lines = []
     for ratio in map(float, given.ratio.split(",")):
-        masked = bool(datasets.card(given.dataset).masks)
-        mask = datasets.mask(given.dataset, ratio, given.data_dir) if masked else None
-        psnr = np.array([curve(network, path, ratio, mask) for path in paths])
+        operator = None
+        if masked:
+            mask = arrays.pick(datasets.mask(given.dataset, ratio, given.data_dir)) != 0
+            operator = FourierOperator(mask)
+        psnr = np.array([curve(network, images.read(p).planes, ratio, operator) for p in paths])
         mean = psnr.mean(0, keepdims=True)
         shown = [f"{mean[0, ipl - 1]:.2f}" for ipl in _SHOWN if ipl <= psnr.shape[1]]
         lines.append([f"{ratio:.0%}", *shown, fall(mean), fall(psnr)])
@@ -55,19 +59,19 @@ def main() -> None:
     print(f"{given.model}, {given.dataset}, {len(paths)} images\n\n{table.markdown()}")
 
 
-def curve(network: Unfolding, path: Path, ratio: float, mask: Path | None) -> list[float]:
-    """PSNR of an image after every loop."""
-    x = images.read(path).planes
-    if mask is None:
+def curve(
+    network: Unfolding, x: Tensor, ratio: float, operator: FourierOperator | None
+) -> list[float]:
+    """PSNR of an image (1, 1, H, W) after every loop; measured by Φ if there is no operator."""
+    if operator is None:
         m = csrecon.sample(x[0, 0], ratio=ratio)
     else:
-        operator = FourierOperator(arrays.pick(mask) != 0)
         m = Measurement.of(operator, operator(x))
     m = m.normalized()
-    iterates = execution.steps(network, m, execution.choose("cpu", "fp32"))
-    if not network.recursion.projection:
-        return [metrics.score(step.image, x).psnr for step in iterates]
-    return [metrics.score(m.consistent(step.image), x).psnr for step in iterates]
+    iterates = (s.image for s in execution.steps(network, m, execution.choose("cpu", "fp32")))
+    if network.recursion.projection:
+        iterates = map(m.consistent, iterates)
+    return [metrics.score(image, x).psnr for image in iterates]
 
 
 def fall(psnr: np.ndarray) -> str:

@@ -134,12 +134,6 @@ def _check_folder() -> None:
         raise ResourceError("the working folder was removed: change into another.") from error
 
 
-def _remove_temporaries() -> None:
-    from csrecon.io import files
-
-    files.remove_temporaries()
-
-
 def _exit_code(run: Callable[[], object], debug: bool, received: Sequence[int]) -> int:
     try:
         try:
@@ -159,9 +153,11 @@ def _exit_code(run: Callable[[], object], debug: bool, received: Sequence[int]) 
         fail(f"{signal.Signals(error.number).name}: ended after a whole step; the run is saved.")
         return 128 + error.number
     except (KeyboardInterrupt, signals.Terminated) as end:
+        from csrecon.io import files
+
         number = getattr(end, "number", signal.SIGINT)
         what = "interrupted" if number == signal.SIGINT else "terminated"
-        _remove_temporaries()
+        files.remove_temporaries()
         fail(f"{what}; no partial file is left.")
         return 128 + number
     except OSError as error:

@@ -116,8 +116,8 @@ class Trainer:
         objective = Objective(network.train(), recipe.objective)
         self._objective = wrap(objective) if wrap else objective
         self._optimizer = _optimizer(network, recipe.optimiser)
-        self._setup = execution.choose(device, recipe.optimiser.precision, tile="off")
-        self._scaler = torch.amp.GradScaler(device.type, enabled=self._setup.precision == "fp16")
+        self.setup = execution.choose(device, recipe.optimiser.precision, tile="off")
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self.setup.precision == "fp16")
         self._average = Average(network, recipe.optimiser.ema)
         self._common = torch.Generator().manual_seed(recipe.seed)
         self._own = torch.Generator().manual_seed(recipe.seed + 1_000_003 * (rank + 1))
@@ -218,7 +218,7 @@ class Trainer:
             batch, patch = recipe.batch(stage)
             x = camera.images(self.patches.batch(batch, self._own, patch))
             m = camera(x, self._common)
-            with self._setup.autocast():
+            with self.setup.autocast():
                 loss, mse = self._objective(m, x, counts)
             value = float(loss.detach())
             if not math.isfinite(value):

@@ -23,7 +23,6 @@ from csrecon.errors import UsageError
 from csrecon.evaluation import plot
 from csrecon.io import files, locks
 from csrecon.reconstructors.unfolding import ProxBlock, Unfolding
-from csrecon.runtime import execution
 from csrecon.training import checkpoint, runlog
 from csrecon.training.data import Patches
 from csrecon.training.loop import Progress, Trainer
@@ -112,7 +111,6 @@ class Run:
 
     def __init__(self, recipe: Recipe, options: Options) -> None:
         self.recipe, self.options = recipe, options
-        self._setup = execution.choose(options.device, recipe.optimiser.precision, tile="off")
         self._begun = False
         self.rank = distributed.get_rank() if distributed.is_initialized() else 0
         targets = [options.out / name for name in FILES]
@@ -245,7 +243,8 @@ class Run:
         """Score the averaged weights on the validation images, and log it."""
         if self.rank or not self.options.validation:
             return {}
-        table = self.trainer.task.validate(self.averaged(), self.options.validation, self._setup)
+        trainer, paths = self.trainer, self.options.validation
+        table = trainer.task.validate(self.averaged(), paths, trainer.setup)
         self._log({"step": self.trainer.step, "validation": table})
         return table
 
