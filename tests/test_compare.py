@@ -135,6 +135,22 @@ def test_a_measurement_is_compared_as_reconstruct_has_it(tmp_path, monkeypatch, 
     assert (tmp_path / "compare.png").stat().st_size > 0
 
 
+@pytest.mark.parametrize(
+    ("kind", "noise", "phase", "model", "ipls"),
+    [
+        ("gaussian", 0.0, False, "frcoast", [2, 6, 20]),
+        ("fourier", 0.0, False, "mri-frcoast", [2, 6, 20]),
+        ("identity", 0.1, False, "rdenoise", [2, 6]),
+        ("identity", 0.1, True, "denoise", [None]),
+    ],
+)
+def test_without_a_name_the_model_for_the_measurement_is_compared(kind, noise, phase, model, ipls):
+    x = scene(40, 48)[..., 0] / np.float32(255)
+    ratio = None if kind == "identity" else 0.3
+    m = csrecon.sample(x * (0.6 + 0.8j) if phase else x, ratio, kind=kind, noise_sigma=noise)
+    assert compare.usual(m) == [Entry(model, ipl) for ipl in ipls]
+
+
 def test_a_measurement_of_something_else_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.fromarray(scene(48, 64)).convert("L").save("img.png")

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from csrecon.reconstructors.base import Step
 
 _FILM_COLUMNS = 5
-_IPLS = (2, 6, 20)
 
 
 def compare(
@@ -43,7 +42,7 @@ def compare(
         list[str] | None,
         typer.Option(
             help="A model, or MODEL@IPL; repeat for several.  "
-            f"[{', '.join(f'{_default.MODEL}@{ipl}' for ipl in _IPLS)}]"
+            f"[{_default.MODEL} or what `reconstruct` takes, at IPL 2, 6 and 20]"
         ),
     ] = None,
     film: Annotated[
@@ -95,14 +94,13 @@ def compare(
     setup = execution.choose(device, precision)
     plot.check_suffix(output)
     files.refuse_existing(output, overwrite=overwrite)
-    asked = model or [f"{_default.MODEL}@{ipl}" for ipl in _IPLS]
-    named = [parse.model_at(text) for text in asked]
+    named = [parse.model_at(text) for text in model or []]
     given = [image, *(Path(name) for name, _ in named), *([measurement] if measurement else [])]
     files.refuse_inputs([output], beside.with_sidecars(given))
     if measurement is not None and (ratio is not None or seed is not None):
         raise UsageError("--ratio and --seed measure the image, and -y has its measurement.")
     entries = [comparing.Entry(name, ipl) for name, ipl in named]
-    if film and len(entries) > 1:
+    if film and len(entries) != 1:
         raise UsageError("--film shows one model: give one --model.")
     if uncertainty == 1 or (film and uncertainty):
         raise UsageError(
@@ -115,6 +113,7 @@ def compare(
         measured = api.sample(picture, ratio=0.1 if ratio is None else ratio, seed=seed or 0)
     else:
         measured = comparing.known(measurement, picture, str(image))
+    entries = entries or comparing.usual(measured)
     shown = comparing.original(picture)
     square = comparing.zoom(zoom, shown.image)
     with progress() as bar:

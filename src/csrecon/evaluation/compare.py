@@ -23,12 +23,15 @@ from csrecon.io import images
 from csrecon.io.images import Picture
 from csrecon.metrics import Score
 from csrecon.reconstructors.base import Reconstructor, Step
+from csrecon.reconstructors.unfolding import Unfolding
 from csrecon.runtime import execution
 from csrecon.sensing import native
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.operators import BlockOperator
 
 Ipl = int | Sequence[int] | None
+
+_USUAL_IPLS = (2, 6, 20)
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,19 @@ class Entry:
             return name
         text = self.ipl if isinstance(self.ipl, int) else ",".join(map(str, self.ipl))
         return f"{name}, IPL {text}"
+
+
+def usual(m: Measurement) -> list[Entry]:
+    """What is compared if no model is named: the one for this measurement, at some IPLs.
+
+    Raises:
+        ModelError: damaged weights.
+    """
+    name = zoo.default(m)
+    network = zoo.load(name)
+    if not isinstance(network, Unfolding):
+        return [Entry(name)]
+    return [Entry(name, ipl) for ipl in _USUAL_IPLS if ipl <= network.trained.max_ipl]
 
 
 @dataclass(frozen=True)
