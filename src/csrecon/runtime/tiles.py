@@ -59,20 +59,38 @@ class Tiles:
             log.warning("out of memory: continuing with tiles of %d pixels.", self.side)
 
     def _tiled(self, block: ProxBlock, state: State, gradient: Tensor, gain: Tensor) -> State:
-        out = state.map(torch.empty_like)
         batch, _, height, width = state.image.shape
         many = planes_in_a_tile(self.side, height, width)
+        out: State | None = None
         for first in range(0, batch, many):
             images = slice(first, first + many)
             for inner, outer, core in _windows(height, width, self.side, block):
                 part = _cut(state, images, outer)
                 made, _ = block.prox(part, gradient[images, :, *outer], gain)
+                if made.image.shape == state.image.shape:
+                    return made
+                out = _empty(state, made) if out is None else out
                 place = _cut(out, images, inner)
                 kept = _cut(made, slice(None), core)
                 place.image.copy_(kept.image)
                 if place.features is not None and kept.features is not None:
                     place.features.copy_(kept.features)
+        assert out is not None
         return out
+
+
+def _empty(state: State, made: State) -> State:
+    """A state for whole images, with features of the type and memory format of a tile's."""
+    features = made.features
+    if features is not None and state.features is not None:
+        nhwc = features.is_contiguous(memory_format=torch.channels_last)
+        features = torch.empty(
+            state.features.shape,
+            dtype=features.dtype,
+            device=features.device,
+            memory_format=torch.channels_last if nhwc else torch.contiguous_format,
+        )
+    return State(torch.empty_like(state.image), features)
 
 
 Window = tuple[slice, slice]
