@@ -189,7 +189,7 @@ def test_memory_that_ends_on_the_device_goes_on_on_the_fallback(monkeypatch, cap
     steps = list(csrecon.api.reconstruct_steps(m, net, 1, setup))
     assert [step.index for step in steps] == [1, 2, *range(1, 6)]
     torch.testing.assert_close(steps[-1].image, expected[-1].image)
-    assert [apply.side for apply in calls] == [64, execution.choose("cpu").tile]
+    assert [apply.side for apply in calls] == [64, execution.choose("cpu").tile_side()]
     assert "continuing on the fallback device cpu" in caplog.text
 
 

@@ -147,12 +147,23 @@ def test_the_gradient_comes_in_bands(monkeypatch, band):
 
 
 def test_what_a_user_may_ask_for():
-    assert execution.choose("cpu").tile == 320
+    assert execution.choose("cpu").tile_side() == 320
+    assert execution.choose("cpu").tile_side(scale=2) == 640
+    assert execution.Setup(torch.device("mps"), tile="auto").tile_side() is None
+    assert execution.choose("cpu", tile="128").tile_side(scale=2) == 128
     assert execution.choose("cpu", tile="off").tile is None
     assert execution.choose("cpu", tile="128").tile == 128
     for tile in ("63", "-1", "big", "1e3"):
         with pytest.raises(UsageError, match="expected auto, off"):
             execution.choose("cpu", tile=tile)
+
+
+def test_features_at_half_resolution_take_larger_tiles(monkeypatch):
+    sides = []
+    monkeypatch.setattr(Unfolding, "applied", lambda self, by: sides.append(by.side) or self)
+    for name in ("rcoast", "frcoast"):
+        csrecon.reconstruct(csrecon.sample(scene(33, 33)[..., 0], 0.2), name, 1, "cpu")
+    assert sides == [320, 640]
 
 
 def test_every_iterate_comes_also_with_tiles():

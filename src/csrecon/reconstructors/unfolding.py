@@ -92,6 +92,7 @@ class ProxBlock(nn.Module, ABC):
         sites: rows of gains that it takes.
         reach: radius of the receptive field of `prox` in pixels: the margin that a tile needs;
             None for blocks that depend on all of an image, which is never cut into tiles.
+        scale: its features have 1/scale of the image's resolution.
         stride: the image is padded to multiples of it, by replication at the bottom and right.
         penalised: whether training uses the penalty of `prox`; if not, it is not computed.
         noise: of a denoiser for one noise level, its σ; None for others.
@@ -100,6 +101,7 @@ class ProxBlock(nn.Module, ABC):
     channels: int = 1
     sites = 1
     reach: int | None
+    scale = 1
     stride = 1
     penalised = True
     noise: float | None = None

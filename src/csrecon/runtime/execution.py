@@ -9,7 +9,7 @@ import operator
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from csrecon.errors import InputError, ResourceError, UsageError, is_out_of_memo
 from csrecon.reconstructors.base import Reconstructor, Step, last
 from csrecon.reconstructors.denoisers.network import NetworkDenoiser
 from csrecon.reconstructors.solvers.denoise import Prior
-from csrecon.reconstructors.unfolding import Unfolding
+from csrecon.reconstructors.unfolding import ProxBlock, Unfolding
 from csrecon.runtime.tiles import SMALLEST, Tiles, planes_in_a_tile
 from csrecon.sensing.measurement import Measurement
 
@@ -30,7 +30,8 @@ _DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,4})?")
 _IMPLAUSIBLE = 2.0  # RMS of the pixels, as computed from ‖y‖, that is refused
 
 Precision = Literal["fp32", "bf16", "fp16"]
-# On a CPU the features of a tile fit the cache (7 MB in bf16); on CUDA they take about 9 GB.
+# In pixels of the features: on a CPU those of a tile fit the cache (7 MB in bf16); on CUDA they take
+# about 9 GB.
 _TILES = {"cpu": 320, "cuda": 4096}
 _CPU = torch.device("cpu")
 _PRECISE = 10  # the last 1/10 of the iterations is computed in fp32
@@ -46,13 +47,14 @@ class Setup:
         device: of images and weights.
         precision: of the convolutions. The last tenth of the iterations (at least one), images and
             gradient steps are always fp32.
-        tile: side of the tiles in pixels; None for whole images.
+        tile: side of the tiles in pixels; `auto` for the side that suits the device and the
+            resolution of the network's features, None for whole images.
         fallback: fallback device if this one is out of memory for any tile; None raises.
     """
 
     device: torch.device
     precision: Precision = "fp32"
-    tile: int | None = None
+    tile: int | Literal["auto"] | None = None
     fallback: torch.device | None = None
 
     def __str__(self) -> str:
@@ -71,7 +73,14 @@ class Setup:
 
     def planes_at_once(self, m: Measurement) -> int:
         """How many planes like those of a measurement fill a tile, at least 1."""
-        return planes_in_a_tile(self.tile or 0, *m.operator.image_shape)
+        return planes_in_a_tile(self.tile_side() or 0, *m.operator.image_shape)
+
+    def tile_side(self, scale: int = 1) -> int | None:
+        """The side of the tiles in pixels, for features at 1/scale of the resolution."""
+        if self.tile != "auto":
+            return self.tile
+        side = _TILES.get(self.device.type)
+        return side and scale * side
 
     def autocast(self) -> torch.autocast:
         """The context in which the convolutions run in their precision."""
@@ -88,18 +97,22 @@ def choose(
         device: auto, cpu, cuda, cuda:N or mps; when out of memory only `auto` falls back to the
             CPU.
         precision: auto (`fastest_precision`), fp32, bf16 or fp16.
-        tile: side in pixels, `off`, or `auto` for the side that suits the device.
+        tile: side in pixels, `off`, or `auto` for the side that suits device and network.
 
     Raises:
         UsageError: an unknown name, or a tile that is too small.
         ResourceError: an unavailable device.
     """
     chosen = choose_device(device)
-    side = {"auto": _TILES.get(chosen.type), "off": None}.get(str(tile), tile)
-    if side is not None:
-        if not str(side).isdecimal() or int(side) < SMALLEST:
-            raise UsageError(f"tile {tile!r}: expected auto, off, or at least {SMALLEST} pixels.")
-        side = int(side)
+    side: int | Literal["auto"] | None
+    if tile == "auto":
+        side = "auto"
+    elif tile == "off":
+        side = None
+    elif str(tile).isdecimal() and int(tile) >= SMALLEST:
+        side = int(tile)
+    else:
+        raise UsageError(f"tile {tile!r}: expected auto, off, or at least {SMALLEST} pixels.")
     fallback = _CPU if str(device) == "auto" and chosen != _CPU else None
     if precision == "auto":
         precision = fastest_precision(chosen)
@@ -204,7 +217,7 @@ def steps(model: Reconstructor, m: Measurement, setup: Setup) -> Iterator[Step]:
         "%s is out of memory: continuing on the fallback device %s.", setup.device, setup.fallback
     )
     precision = "fp32" if setup.precision == "fp32" else fastest_precision(setup.fallback)
-    there = Setup(setup.fallback, precision, _TILES.get(setup.fallback.type))
+    there = Setup(setup.fallback, precision, "auto")
     yield from steps(model, m, there)
 
 
@@ -221,15 +234,17 @@ def _precisely(model: Reconstructor, normalized: Measurement, setup: Setup) -> I
 
 
 def _run(model: Reconstructor, m: Measurement, setup: Setup) -> Iterator[Step]:
-    return _cast((_tiled(model, setup.tile) if setup.tile else model).steps(m), setup)
+    return _cast(_tiled(model, setup).steps(m), setup)
 
 
-def _tiled(model: Reconstructor, side: int) -> Reconstructor:
+def _tiled(model: Reconstructor, setup: Setup) -> Reconstructor:
     """A network, or the network that is the prior of a solver, applied tile by tile."""
     if isinstance(model, Unfolding):
-        return model.applied(Tiles(side))
+        side = setup.tile_side(max(cast(ProxBlock, block).scale for block in model.blocks))
+        return model.applied(Tiles(side)) if side else model
     if isinstance(model, Prior) and isinstance(model.with_, NetworkDenoiser):
-        return replace(model, with_=NetworkDenoiser(model.with_.network.applied(Tiles(side))))
+        tiled = _tiled(model.with_.network, setup)
+        return replace(model, with_=NetworkDenoiser(cast(Unfolding, tiled)))
     return model
 
 

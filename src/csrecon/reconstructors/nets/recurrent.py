@@ -23,11 +23,9 @@ class RecurrentBlock(ProxBlock):
 
     Attributes:
         features: their number.
-        scale: they have 1/scale of the resolution.
     """
 
     sites = 2
-    scale = 1
     features: int
 
     @abstractmethod
