@@ -30,8 +30,8 @@ _DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,4})?")
 _IMPLAUSIBLE = 2.0  # RMS of the pixels, as computed from ‖y‖, that is refused
 
 Precision = Literal["fp32", "bf16", "fp16"]
-# In pixels of the features: on a CPU those of a tile fit the cache (7 MB in bf16); on CUDA they take
-# about 9 GB.
+# In pixels of the features: on a CPU those of a tile fit the cache (7 MB in bf16), on CUDA they
+# take about 9 GB.
 _TILES = {"cpu": 320, "cuda": 4096}
 _CPU = torch.device("cpu")
 _PRECISE = 10  # the last 1/10 of the iterations is computed in fp32
