@@ -327,14 +327,15 @@ class Unfolding(nn.Module):
             block = cast(ProxBlock, self.blocks[visit.layer])
             turn = self.orientation(visit)
             gradient = oriented(self._padded(gradient), turn)
-            turned = state.map(partial(oriented, orientation=turn))
-            proposed, penalty = self._apply_block(block, turned, gradient, gain)
-            del gradient, turned  # saves memory for huge images
-            proposed = proposed.map(partial(upright, orientation=turn))
             relax_after = self.recursion.relax_after
             relaxing = relax_after is not None and visit.iteration > relax_after
-            state = state.relaxed(proposed) if relaxing else proposed
-            del proposed
+            previous = state if relaxing else None
+            state = state.map(partial(oriented, orientation=turn))
+            proposed, penalty = self._apply_block(block, state, gradient, gain)
+            del gradient, state  # saves memory for huge images
+            proposed = proposed.map(partial(upright, orientation=turn))
+            state = previous.relaxed(proposed) if previous is not None else proposed
+            del previous, proposed
             if block.stride > 1:  # the padding replicates the border of the image
                 cropped = state.image[..., :height, :width]
                 state = State(self._padded(cropped), state.features)
