@@ -23,11 +23,11 @@ from csrecon.io import images
 from csrecon.io.images import Picture
 from csrecon.metrics import Score
 from csrecon.reconstructors.base import Reconstructor, Step
-from csrecon.reconstructors.unfolding import Unfolding
 from csrecon.runtime import execution
 from csrecon.sensing import native
 from csrecon.sensing.measurement import Measurement
 from csrecon.sensing.operators import BlockOperator
+from csrecon.zoo import cards
 
 Ipl = int | Sequence[int] | None
 
@@ -54,16 +54,12 @@ class Entry:
 
 
 def usual(m: Measurement) -> list[Entry]:
-    """What is compared if no model is named: the one for this measurement, at some IPLs.
-
-    Raises:
-        ModelError: damaged weights.
-    """
+    """What is compared if no model is named: the one for this measurement, at some IPLs."""
     name = zoo.default(m)
-    network = zoo.load(name)
-    if not isinstance(network, Unfolding):
+    if zoo.is_solver(name):
         return [Entry(name)]
-    return [Entry(name, ipl) for ipl in _USUAL_IPLS if ipl <= network.trained.max_ipl]
+    allowed = cards.card(name).trained.max_ipl
+    return [Entry(name, ipl) for ipl in _USUAL_IPLS if ipl <= allowed]
 
 
 @dataclass(frozen=True)

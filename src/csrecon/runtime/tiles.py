@@ -80,15 +80,14 @@ class Tiles:
 
 
 def _empty(state: State, made: State) -> State:
-    """A state for whole images, with features of the type and memory format of a tile's."""
+    """A state for whole images, with features as convolutions make them for a tile."""
     features = made.features
     if features is not None and state.features is not None:
-        nhwc = features.is_contiguous(memory_format=torch.channels_last)
         features = torch.empty(
             state.features.shape,
             dtype=features.dtype,
             device=features.device,
-            memory_format=torch.channels_last if nhwc else torch.contiguous_format,
+            memory_format=torch.channels_last,
         )
     return State(torch.empty_like(state.image), features)
 
